@@ -1,0 +1,53 @@
+//! What a lane needs of the guest's side. `front` implements it over virtqueues, the simulator
+//! over a model of a guest.
+
+use crate::buffer::Segments;
+use crate::completion::{Outcome, Owed};
+use crate::virtio_scsi::{ControlRequest, ControlResponse, Event, RequestHeader};
+
+/// A request as taken from a ring. The lane keeps these and hands them out again, so that the
+/// lists inside keep their memory.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// The header, read. `None` only before the first use.
+    pub header: Option<RequestHeader>,
+    /// Data from the guest.
+    pub data_out: Segments,
+    /// Room for data to the guest.
+    pub data_in: Segments,
+}
+
+impl Request {
+    /// Bytes of room for data in either direction: what `residual` counts down from.
+    pub fn room(&self) -> u32 {
+        u32::try_from(self.data_in.len() + self.data_out.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// One guest, as seen by one lane. Used by the lane's thread alone.
+///
+/// What cannot be a request (a chain without room for a response, a wild address, both directions
+/// at once) is dealt with behind this trait: the lane only ever sees well-formed requests.
+pub trait Guest {
+    /// Takes the next request from the lane's ring into `request`, whose old content is
+    /// overwritten. `None` when the ring is empty or stopped. Called until `None`, once per turn.
+    fn next(&mut self, request: &mut Request) -> Option<Owed>;
+
+    /// Stores the answer and marks the request used. Data has been stored in `data_in` before.
+    /// After this call nobody touches the request's memory.
+    fn complete(&mut self, owed: Owed, outcome: &Outcome);
+
+    /// Takes the next request from the control ring; only the first lane has one.
+    fn next_control(&mut self) -> Option<(Owed, ControlRequest)>;
+
+    /// Answers a request of the control ring. Whatever was completed before is visible to the
+    /// driver before this answer is.
+    fn answer_control(&mut self, owed: Owed, request: &ControlRequest, response: ControlResponse);
+
+    /// Sends an event, if the driver negotiated it; remembers that one was lost where no buffer
+    /// is free. Only the first lane has an event ring.
+    fn post_event(&mut self, event: Event);
+
+    /// Makes all that was completed since the last call visible and notifies the driver, once.
+    fn flush(&mut self);
+}

@@ -1,0 +1,185 @@
+//! The way of a command to a path: begun, driven, submitted. A retry takes the same way as a first
+//! try: [`Lane::drive`] is the only place from which anything is sent.
+
+use std::time::Instant;
+
+use super::Lane;
+use super::commands::State;
+use super::hedge::memory::Lent;
+use crate::completion::{Outcome, Owed, Response};
+use crate::engine::guest::{Guest, Request};
+use crate::ids::{AttemptId, PathId, Slot};
+use crate::limits::{RING_SIZE_MAX, ROUND_BACKOFF};
+use crate::lun::{Decision, Question, Route, Unit, decide};
+use crate::multipath::{NoPath, Selector};
+use crate::path::{Task, Transport};
+use crate::virtio_scsi::Address;
+
+impl<T: Transport> Lane<T> {
+    /// A request was taken from the ring (it is in `spare`).
+    pub(super) fn begin<G: Guest>(&mut self, guest: &mut G, owed: Owed, now: Instant) {
+        match self.decide() {
+            Some(Decision::Done(outcome)) => guest.complete(owed, &outcome),
+            Some(Decision::Forward(row) | Decision::NeedsFace(row)) => {
+                let slot = self.commands.claim(owed, &mut self.spare, row);
+                self.commands[slot].began = self.clock.trying(now);
+                self.drive(guest, slot, now);
+            }
+            None => guest.complete(owed, &Outcome::response(Response::Failure, self.spare.room())),
+        }
+    }
+
+    fn decide(&mut self) -> Option<Decision> {
+        let header = self.spare.header.as_ref()?;
+        let question = question(&self.spare, header.address)?;
+        let face = self.snapshot.table.face.as_deref();
+        let pending = self.attention.peek();
+        let mut told = pending;
+        let decision = decide(&question, face, &mut told);
+        match pending {
+            // Another lane's command has told the guest at the same moment: this one does not.
+            Some(code) if told.is_none() && !self.attention.consume(code) => {
+                Some(decide(&question, face, &mut None))
+            }
+            _ => Some(decision),
+        }
+    }
+
+    /// Does the next thing for a command that is not on a path: send, hold, or fail.
+    pub(super) fn drive<G: Guest>(&mut self, guest: &mut G, slot: Slot, now: Instant) {
+        let command = &self.commands[slot];
+        if let Some(doom) = &command.doom {
+            let outcome = doom.outcome.clone();
+            return self.complete(guest, slot, &outcome);
+        }
+        if self.clock.trying(now).saturating_sub(command.began) >= self.deadlines.command_deadline {
+            return self.give_up(guest, slot);
+        }
+        if matches!(command.row.route, Route::Answer(_)) {
+            return self.answer_late(guest, slot);
+        }
+        if self.holds.keeps_back(&self.snapshot.table, command) {
+            let serial = command.serial;
+            self.commands[slot].state = State::Held;
+            return self.holds.keep(slot, serial, &self.commands);
+        }
+        match self.choose(slot, now) {
+            Some(path) => self.submit(slot, path, now),
+            None => self.without_path(guest, slot, now),
+        }
+    }
+
+    /// The path for a command, none that it has tried in this round and none that just failed.
+    fn choose(&mut self, slot: Slot, now: Instant) -> Option<PathId> {
+        let command = &mut self.commands[slot];
+        let table = &self.snapshot.table;
+        let prefers_last = std::mem::take(&mut command.prefer_last);
+        if let Some(last) = command.last.filter(|_| prefers_last)
+            && !self.paths.is_suspect(last)
+            && table.keeps(last)
+        {
+            return Some(last);
+        }
+        let without = command.tried.union(&self.paths.suspects());
+        match command.row.route {
+            Route::Pin => Selector::pinned(table, &without),
+            _ => self.selector.select(table, &without, command.request.room(), now),
+        }
+    }
+
+    fn submit(&mut self, slot: Slot, path: PathId, now: Instant) {
+        let table = &self.snapshot.table;
+        let command = &mut self.commands[slot];
+        command.generation = command.next_generation();
+        if let Some(hedges) = &mut self.hedges {
+            hedges.prepare(slot, command, path, now);
+        }
+        command.state = State::Flying { path, sent: now, recalled: false };
+        command.overdue = false;
+        if let Some(entry) = table.entry(path) {
+            entry.load.started(command.request.room());
+        }
+        if let Some(last) = command.last {
+            let counters = self.counters.path(path);
+            crate::stats::bump(&counters.retries, 1);
+            if last != path {
+                crate::stats::bump(&self.counters.path(last).failovers, 1);
+                self.paths.moved(last, path);
+            }
+        }
+        command.last = Some(path);
+        let attempt = AttemptId { slot, generation: command.generation };
+        let Some(header) = &command.request.header else { return };
+        let task = Task {
+            cdb: &header.cdb,
+            data_out: &command.request.data_out,
+            data_in: command.own.as_ref().map_or(&command.request.data_in, Lent::room),
+        };
+        self.paths.submit(path, attempt, task, now);
+    }
+
+    /// Nothing to send it over: it waits, rests, or fails.
+    fn without_path<G: Guest>(&mut self, guest: &mut G, slot: Slot, now: Instant) {
+        let table = &self.snapshot.table;
+        let suspects = self.paths.suspects();
+        let untried_later =
+            table.entries.iter().any(|entry| entry.is_usable() && !suspects.contains(entry.id));
+        if untried_later {
+            // There are paths, and it has tried them all: a new round, a little later.
+            self.commands[slot].tried = Default::default();
+            return self.rest(slot, now + ROUND_BACKOFF);
+        }
+        if table.no_path != NoPath::Hold && !table.has_usable() {
+            return self.give_up(guest, slot);
+        }
+        self.commands[slot].tried = Default::default();
+        self.wait(slot);
+    }
+
+    fn wait(&mut self, slot: Slot) {
+        if self.waiting.len() > 2 * usize::from(RING_SIZE_MAX) {
+            // Entries of commands that were aborted meanwhile: without a path nothing else ends them.
+            let commands = &self.commands;
+            self.waiting.retain(|(slot, serial)| commands.is_still(*slot, *serial, State::Waiting));
+        }
+        self.commands[slot].state = State::Waiting;
+        self.waiting.push_back((slot, self.commands[slot].serial));
+    }
+
+    pub(super) fn rest(&mut self, slot: Slot, until: Instant) {
+        self.commands[slot].state = State::Resting(until);
+        self.rests.add(until, slot, self.commands[slot].serial);
+    }
+
+    /// A command that the virtual LUN answers itself, and could not before a path told who it is.
+    fn answer_late<G: Guest>(&mut self, guest: &mut G, slot: Slot) {
+        let command = &self.commands[slot];
+        let address = command.request.header.map(|header| header.address);
+        let question = address.and_then(|address| question(&command.request, address));
+        let table = &self.snapshot.table;
+        match question.map(|question| decide(&question, table.face.as_deref(), &mut None)) {
+            Some(Decision::Done(outcome)) => self.complete(guest, slot, &outcome),
+            _ if table.no_path != NoPath::Hold => self.give_up(guest, slot),
+            _ => self.wait(slot),
+        }
+    }
+}
+
+/// The question to the virtual LUN; `None` for a request without a header, which the guest's side
+/// never passes on.
+fn question(request: &Request, address: Address) -> Option<Question<'_>> {
+    let unit = match address {
+        Address::LogicalUnit { target: 0, lun: 0 } => Unit::Ours,
+        Address::LogicalUnit { target: 0, .. } => Unit::Absent,
+        Address::ReportLuns | Address::ReportLunsOf { target: 0 } => Unit::ReportLuns,
+        Address::LogicalUnit { .. } | Address::ReportLunsOf { .. } | Address::Unknown => {
+            Unit::Nowhere
+        }
+    };
+    Some(Question {
+        unit,
+        cdb: &request.header.as_ref()?.cdb,
+        data_in: &request.data_in,
+        room: request.room(),
+    })
+}

@@ -1,0 +1,268 @@
+//! A running virtqueue: the ring, the descriptors that belong to it, and what is in flight.
+//!
+//! A request in flight has the slot of its head. The slot remembers where the response goes and
+//! keeps the memory that the request was taken from, so that an answer needs the head alone, even
+//! after the memory table has changed.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::chain::{Chain, ChainError};
+use super::features::Features;
+use super::log_limit::LogLimit;
+use super::memory::{GuestMemory, Lease};
+use super::ring::{Layout, Ring, RingError};
+use crate::buffer::Segments;
+use crate::ids::RingIndex;
+
+/// Everything that a worker needs to run a ring.
+#[derive(Debug)]
+pub struct RingStart {
+    /// Which one.
+    pub index: RingIndex,
+    /// Where it is.
+    pub layout: Layout,
+    /// The number of the next available entry.
+    pub base: u16,
+    /// What the driver and the front end accepted.
+    pub features: Features,
+    /// The memory table.
+    pub memory: Arc<GuestMemory>,
+    /// May requests be taken yet?
+    pub enabled: bool,
+    /// Becomes readable when the driver has added requests.
+    pub kick: File,
+    /// Takes notifications for the driver; without it the driver polls.
+    pub call: Option<Arc<File>>,
+    /// Takes the news that the ring is broken.
+    pub err: Option<Arc<File>>,
+}
+
+/// One request in flight, or the room for one.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Held while in flight.
+    memory: Option<Lease>,
+    response: Segments,
+}
+
+/// A running virtqueue.
+#[derive(Debug)]
+pub struct Queue {
+    index: RingIndex,
+    ring: Ring,
+    features: Features,
+    slots: Vec<Slot>,
+    in_flight: u16,
+    enabled: bool,
+    stopping: bool,
+    broken: bool,
+    kick: File,
+    call: Option<Arc<File>>,
+    err: Option<Arc<File>>,
+    log: LogLimit,
+}
+
+impl Queue {
+    /// Opens the ring. In the middle of one the driver is notified: who served it before may have
+    /// ended between its last used entry and the notification.
+    pub fn open(start: RingStart) -> Result<Self, RingError> {
+        let event_index = start.features.event_index();
+        let ring = Ring::open(start.layout, start.memory, event_index, start.base)?;
+        let mut slots = Vec::new();
+        slots.resize_with(usize::from(ring.size()), Slot::default);
+        let queue = Queue {
+            index: start.index,
+            ring,
+            features: start.features,
+            slots,
+            in_flight: 0,
+            enabled: start.enabled,
+            stopping: false,
+            broken: false,
+            kick: start.kick,
+            call: start.call,
+            err: start.err,
+            log: LogLimit::default(),
+        };
+        if start.base != 0 {
+            queue.notify();
+        }
+        Ok(queue)
+    }
+
+    /// The ring's number.
+    pub fn index(&self) -> RingIndex {
+        self.index
+    }
+
+    /// Entries of the ring.
+    pub fn size(&self) -> u16 {
+        self.ring.size()
+    }
+
+    /// What was negotiated when the ring started.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// What the worker waits on.
+    pub fn kick(&self) -> &File {
+        &self.kick
+    }
+
+    /// Replaces the descriptor that the driver kicks.
+    pub fn set_kick(&mut self, kick: File) {
+        self.kick = kick;
+    }
+
+    /// Replaces the descriptor that takes notifications, and notifies the driver by the new one:
+    /// what the old one was told a moment ago, the front end may have stopped listening to. A
+    /// notification too many costs the driver a look at the ring, one too few hangs it.
+    pub fn set_call(&mut self, call: Option<Arc<File>>) {
+        self.call = call;
+        self.notify();
+    }
+
+    /// Replaces the descriptor that takes errors.
+    pub fn set_err(&mut self, err: Option<Arc<File>>) {
+        self.err = err;
+    }
+
+    /// Lets requests be taken, or not. Those in flight go on.
+    pub fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    /// No request is taken any more.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// The number of the next entry, once the ring has stopped and nothing of it is in flight.
+    pub fn stopped(&self) -> Option<u16> {
+        (self.stopping && self.in_flight == 0).then(|| self.ring.base())
+    }
+
+    /// True while requests of this ring are in flight.
+    pub fn is_busy(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    /// Goes on in another memory table, and notifies the driver in case that it missed something
+    /// meanwhile.
+    pub fn set_memory(&mut self, memory: &Arc<GuestMemory>) {
+        if let Err(error) = self.ring.rebase(memory) {
+            self.break_off::<()>(error);
+        }
+        self.notify();
+    }
+
+    /// Takes the next head and walks its chain into `chain`.
+    pub fn take(&mut self, chain: &mut Chain) -> Option<(u16, Result<(), ChainError>)> {
+        if !self.enabled || self.stopping || self.broken {
+            return None;
+        }
+        let head = match self.ring.pop() {
+            Ok(head) => head?,
+            Err(error) => return self.break_off(error),
+        };
+        if self.slots[usize::from(head)].memory.is_some() {
+            return self.break_off(RingError::Duplicate(head));
+        }
+        Some((head, chain.walk(&self.ring, self.features.indirect(), head)))
+    }
+
+    /// The driver has broken the ring: nothing is taken from it any more, what is in flight is
+    /// still answered.
+    fn break_off<T>(&mut self, error: RingError) -> Option<T> {
+        if !self.broken {
+            log::error!("ring {}: {error}; the ring is not served any more", self.index.0);
+            self.broken = true;
+            if let Some(err) = &self.err {
+                signal(err);
+            }
+        }
+        None
+    }
+
+    /// Logs what is wrong with a request, unless the guest has caused enough lines.
+    pub fn complain(&mut self, head: u16, error: &dyn std::fmt::Display) {
+        if self.log.allow(Instant::now()) {
+            log::warn!("ring {}, request {head}: {error}{}", self.index.0, self.log.note());
+        }
+    }
+
+    /// The request of `head` is in flight from now on; its response goes to the first bytes of
+    /// the chain's writable part, `response` of them at most.
+    pub fn hold(&mut self, head: u16, chain: &Chain, response: usize) {
+        let slot = &mut self.slots[usize::from(head)];
+        debug_assert!(slot.memory.is_none(), "a head is taken once");
+        slot.response.assign_range(&chain.writable, 0, response);
+        slot.memory = Some(self.ring.memory().clone());
+        self.in_flight += 1;
+    }
+
+    /// Stores the response of a request in flight and marks it used, with `stored` bytes besides
+    /// the response. Not visible to the driver before [`Queue::publish`].
+    pub fn answer(&mut self, head: u16, response: &[u8], stored: u32) {
+        let Some(slot) = self.slots.get_mut(usize::from(head)) else { return };
+        if slot.memory.is_none() {
+            debug_assert!(false, "ring {}: {head} is not in flight", self.index.0);
+            return;
+        }
+        let written = slot.response.write_at(0, response);
+        slot.response.clear();
+        slot.memory = None;
+        self.in_flight -= 1;
+        self.ring.push(head, (written as u32).saturating_add(stored));
+    }
+
+    /// Marks a request used that never was in flight, with `len` bytes written.
+    pub fn finish(&mut self, head: u16, len: u32) {
+        self.ring.push(head, len);
+    }
+
+    /// Makes used entries visible and notifies the driver if it wants that.
+    pub fn publish(&mut self) {
+        if self.ring.publish() {
+            self.notify();
+        }
+    }
+
+    fn notify(&self) {
+        if let Some(call) = &self.call {
+            signal(call);
+        }
+    }
+
+    /// Asks for a kick; true when there is something to take already.
+    pub fn arm(&mut self) -> bool {
+        if self.broken || self.stopping || !self.enabled {
+            return false;
+        }
+        match self.ring.arm() {
+            Ok(more) => more,
+            Err(error) => self.break_off(error).unwrap_or(false),
+        }
+    }
+
+    /// Needs no kicks while awake.
+    pub fn disarm(&mut self) {
+        if !self.broken && !self.stopping {
+            self.ring.disarm();
+        }
+    }
+}
+
+/// Adds one to an eventfd. It is not blocking, and when its count is full the other side has
+/// reason enough to wake up.
+fn signal(mut event: &File) {
+    match event.write(&1u64.to_ne_bytes()) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(error) => log::debug!("a driver cannot be notified: {error}"),
+    }
+}

@@ -1,0 +1,347 @@
+//! One connection: what the front end has set up so far, and the stopping and starting of rings.
+//!
+//! ```text
+//!   SET_VRING_NUM, _BASE, _ADDR        SET_VRING_KICK                GET_VRING_BASE
+//!        set up  ------------------->  running (enabled or not)  ------------------->  set up
+//! ```
+//!
+//! With PROTOCOL_FEATURES a ring that runs takes no requests until SET_VRING_ENABLE; without, it
+//! takes them at once. How rings stop is in
+//! [`super::stop`].
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::FrontConfig;
+use super::features::{self, FeatureError, Features, PROTOCOL_FEATURES};
+use super::memory::{GuestMemory, MemoryError, Region};
+use super::queue::RingStart;
+use super::ring::{Layout, RingError};
+use super::socket_sys::set_nonblocking;
+use super::stop::StopWindow;
+use super::worker::Command;
+use super::workers::Workers;
+use crate::engine::Lanes;
+use crate::ids::RingIndex;
+
+/// Why a front end's message is refused, which ends the connection.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// A ring that is not configured.
+    #[error("the front end brings ring {0}, but request_queues allows {1} rings only")]
+    NoSuchRing(u32, u16),
+    /// A feature that was not offered.
+    #[error("{0}")]
+    Feature(#[from] FeatureError),
+    /// A memory table that makes no sense.
+    #[error("{0}")]
+    Memory(#[from] MemoryError),
+    /// A ring that makes no sense.
+    #[error("ring {}: {source}", ring.0)]
+    Ring {
+        /// Which one.
+        ring: RingIndex,
+        /// Why.
+        source: RingError,
+    },
+    /// An index that does not fit 16 bits.
+    #[error("ring {}: {base} is no index into a ring", ring.0)]
+    Base {
+        /// Which ring.
+        ring: RingIndex,
+        /// What was sent.
+        base: u32,
+    },
+    /// The flag that asks the device to poll.
+    #[error("ring {}: polling instead of a kick descriptor is not supported", .0.0)]
+    Polling(RingIndex),
+    /// A running ring cannot move.
+    #[error("ring {}: it was changed while it runs", .0.0)]
+    Running(RingIndex),
+    /// A descriptor of no use.
+    #[error("ring {}: its descriptor cannot be used: {source}", ring.0)]
+    Descriptor {
+        /// Which ring.
+        ring: RingIndex,
+        /// Why.
+        source: io::Error,
+    },
+    /// No lane for a ring.
+    #[error("ring {}: no lane can serve it: {source}", ring.0)]
+    Lane {
+        /// Which ring.
+        ring: RingIndex,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+pub(super) type Result<T> = std::result::Result<T, SessionError>;
+
+/// What is known of a ring.
+#[derive(Debug, Default)]
+pub(super) struct RingSetUp {
+    size: u16,
+    pub(super) base: u16,
+    addresses: Option<Layout>,
+    kick: Option<File>,
+    call: Option<Arc<File>>,
+    err: Option<Arc<File>>,
+    enabled: bool,
+    pub(super) running: bool,
+}
+
+impl RingSetUp {
+    /// As before any message, but for what QEMU sends once per connection.
+    pub(super) fn reset(&mut self) {
+        let (call, err) = (self.call.take(), self.err.take());
+        *self = RingSetUp { call, err, ..RingSetUp::default() };
+    }
+}
+
+/// One connection. Used by the protocol thread alone.
+#[derive(Debug)]
+pub struct Session<F> {
+    workers: Workers<F>,
+    pub(super) stop_deadline: Duration,
+    queue_num: u16,
+    pub(super) features: Features,
+    memory: Arc<GuestMemory>,
+    pub(super) rings: Vec<RingSetUp>,
+    pub(super) stop: Option<StopWindow>,
+}
+
+impl<F: Lanes> Session<F> {
+    /// A front end has connected. The workers are lent to the connection.
+    pub fn new(workers: Workers<F>, config: &FrontConfig) -> Self {
+        let mut rings = Vec::new();
+        rings.resize_with(config.rings().into(), RingSetUp::default);
+        workers.lanes().connected(true);
+        Session {
+            workers,
+            stop_deadline: config.stop_deadline,
+            queue_num: config.queue_num(),
+            features: Features::default(),
+            memory: Arc::default(),
+            rings,
+            stop: None,
+        }
+    }
+
+    /// The connection has ended. With a deadline the requests are answered first, as when each
+    /// ring had been stopped; without, nobody is there to hear the answers.
+    pub fn end(mut self, deadline: Option<Instant>) -> Workers<F> {
+        match deadline {
+            Some(deadline) => self.stop_all(deadline),
+            None => {
+                for at in self.running() {
+                    self.tell(at, Command::Disconnect);
+                }
+            }
+        }
+        self.workers.lanes().connected(false);
+        self.workers
+    }
+
+    /// What GET_QUEUE_NUM answers.
+    pub fn queue_num(&self) -> u64 {
+        self.queue_num.into()
+    }
+
+    /// SET_FEATURES. QEMU sends it twice per start; running rings keep what they started with.
+    pub fn set_features(&mut self, bits: u64) -> Result<()> {
+        self.features = Features::accept(bits)?;
+        Ok(())
+    }
+
+    /// SET_PROTOCOL_FEATURES.
+    pub fn set_protocol_features(&mut self, bits: u64) -> Result<()> {
+        Ok(features::accept_protocol(bits)?)
+    }
+
+    /// SET_MEM_TABLE.
+    pub fn set_memory(&mut self, regions: Vec<Region>) -> Result<()> {
+        let memory = GuestMemory::new(regions)?;
+        self.change_memory(memory);
+        Ok(())
+    }
+
+    /// ADD_MEM_REG.
+    pub fn add_region(&mut self, region: Region) -> Result<()> {
+        let memory = self.memory.with(region)?;
+        self.change_memory(memory);
+        Ok(())
+    }
+
+    /// REM_MEM_REG.
+    pub fn remove_region(&mut self, guest: u64, user: u64, len: u64) -> Result<()> {
+        let memory = self.memory.without(guest, user, len)?;
+        self.change_memory(memory);
+        Ok(())
+    }
+
+    /// Returns when no worker takes requests by the old table. Requests in flight keep it.
+    fn change_memory(&mut self, memory: GuestMemory) {
+        self.memory = Arc::new(memory);
+        let (done, changed) = channel();
+        for at in self.running() {
+            self.tell(at, Command::Memory(self.memory.clone(), done.clone()));
+        }
+        drop(done);
+        // Ends when all workers have dropped their ends.
+        changed.iter().for_each(drop);
+    }
+
+    pub(super) fn ring(&mut self, index: u32) -> Result<(RingIndex, &mut RingSetUp)> {
+        let rings = self.rings.len() as u16;
+        match self.rings.get_mut(index as usize) {
+            Some(ring) => Ok((RingIndex(index as u16), ring)),
+            None => Err(SessionError::NoSuchRing(index, rings)),
+        }
+    }
+
+    fn stopped_ring(&mut self, index: u32) -> Result<(RingIndex, &mut RingSetUp)> {
+        match self.ring(index)? {
+            (at, ring) if ring.running => Err(SessionError::Running(at)),
+            found => Ok(found),
+        }
+    }
+
+    /// SET_VRING_NUM.
+    pub fn set_ring_size(&mut self, index: u32, size: u32) -> Result<()> {
+        let (at, ring) = self.stopped_ring(index)?;
+        ring.size =
+            Layout::check_size(size).map_err(|source| SessionError::Ring { ring: at, source })?;
+        Ok(())
+    }
+
+    /// SET_VRING_BASE.
+    pub fn set_ring_base(&mut self, index: u32, base: u32) -> Result<()> {
+        let (at, ring) = self.stopped_ring(index)?;
+        ring.base = u16::try_from(base).map_err(|_| SessionError::Base { ring: at, base })?;
+        Ok(())
+    }
+
+    /// SET_VRING_ADDR, by the front end's own addresses. A running ring may be told again where
+    /// it is.
+    pub fn set_ring_addresses(
+        &mut self,
+        index: u32,
+        descriptors: u64,
+        available: u64,
+        used: u64,
+    ) -> Result<()> {
+        let memory = self.memory.clone();
+        let (at, ring) = self.ring(index)?;
+        let layout = Layout { size: ring.size, descriptors, available, used };
+        if ring.running && ring.addresses != Some(layout) {
+            return Err(SessionError::Running(at));
+        }
+        layout.check(&memory).map_err(|source| SessionError::Ring { ring: at, source })?;
+        ring.addresses = Some(layout);
+        Ok(())
+    }
+
+    /// SET_VRING_KICK, which starts the ring if everything else is there.
+    pub fn set_ring_kick(&mut self, index: u32, kick: Option<File>) -> Result<()> {
+        let (at, ring) = self.ring(index)?;
+        let kick = kick.ok_or(SessionError::Polling(at))?;
+        set_nonblocking(&kick).map_err(|source| SessionError::Descriptor { ring: at, source })?;
+        if ring.running {
+            self.tell(at, Command::Kick(at, kick));
+            return Ok(());
+        }
+        ring.kick = Some(kick);
+        self.start(at)
+    }
+
+    /// SET_VRING_CALL. Without a descriptor the driver polls. QEMU changes it while the ring runs.
+    pub fn set_ring_call(&mut self, index: u32, call: Option<File>) -> Result<()> {
+        let (at, call) = self.shared_descriptor(index, call)?;
+        self.rings[usize::from(at.0)].call = call.clone();
+        if self.rings[usize::from(at.0)].running {
+            self.tell(at, Command::Call(at, call));
+        }
+        Ok(())
+    }
+
+    /// SET_VRING_ERR.
+    pub fn set_ring_err(&mut self, index: u32, err: Option<File>) -> Result<()> {
+        let (at, err) = self.shared_descriptor(index, err)?;
+        self.rings[usize::from(at.0)].err = err.clone();
+        if self.rings[usize::from(at.0)].running {
+            self.tell(at, Command::Err(at, err));
+        }
+        Ok(())
+    }
+
+    fn shared_descriptor(
+        &mut self,
+        index: u32,
+        file: Option<File>,
+    ) -> Result<(RingIndex, Option<Arc<File>>)> {
+        let (at, _) = self.ring(index)?;
+        if let Some(file) = &file {
+            // It may be no eventfd at all: writing to it must never block a worker.
+            set_nonblocking(file)
+                .map_err(|source| SessionError::Descriptor { ring: at, source })?;
+        }
+        Ok((at, file.map(Arc::new)))
+    }
+
+    /// SET_VRING_ENABLE. It may come before all else, and for rings that are never set up.
+    pub fn set_ring_enable(&mut self, index: u32, enabled: bool) -> Result<()> {
+        let (at, ring) = self.ring(index)?;
+        ring.enabled = enabled;
+        if ring.running {
+            self.tell(at, Command::Enable(at, enabled));
+            return Ok(());
+        }
+        if enabled { self.start(at) } else { Ok(()) }
+    }
+
+    /// Starts a ring if everything that it needs is there.
+    fn start(&mut self, at: RingIndex) -> Result<()> {
+        let (memory, features) = (self.memory.clone(), self.features);
+        let setup = &mut self.rings[usize::from(at.0)];
+        let Some(addresses) = setup.addresses else { return Ok(()) };
+        // The size may have been set after the addresses.
+        let layout = Layout { size: setup.size, ..addresses };
+        layout.check(&memory).map_err(|source| SessionError::Ring { ring: at, source })?;
+        let Some(kick) = setup.kick.take() else { return Ok(()) };
+        let start = Box::new(RingStart {
+            index: at,
+            layout,
+            base: setup.base,
+            features,
+            memory,
+            enabled: setup.enabled || !features.has(PROTOCOL_FEATURES),
+            kick,
+            call: setup.call.clone(),
+            err: setup.err.clone(),
+        });
+        setup.addresses = Some(layout);
+        setup.running = true;
+        self.stop = None;
+        let worker = self.workers.get_or_start(at);
+        let worker = worker.map_err(|source| SessionError::Lane { ring: at, source })?;
+        worker.send(Command::Start(start));
+        Ok(())
+    }
+
+    pub(super) fn running(&self) -> Vec<RingIndex> {
+        let running = |(at, ring): (usize, &RingSetUp)| ring.running.then_some(at as u16);
+        self.rings.iter().enumerate().filter_map(running).map(RingIndex).collect()
+    }
+
+    pub(super) fn tell(&self, at: RingIndex, command: Command) {
+        if let Some(worker) = self.workers.get(at) {
+            worker.send(command);
+        }
+    }
+}

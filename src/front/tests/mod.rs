@@ -1,0 +1,9 @@
+//! Tests of more than one file, against a driver that builds its rings by hand.
+
+mod chains;
+mod device;
+mod hostile;
+mod requests;
+mod ring;
+mod sessions;
+mod stops;

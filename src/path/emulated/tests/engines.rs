@@ -1,0 +1,201 @@
+//! The engines give the same results, and keep exclusive commands exclusive.
+
+use super::*;
+use crate::buffer::Segments;
+use crate::path::emulated::engine::Engine;
+use crate::path::emulated::store::Store;
+use crate::path::waker::Waker;
+use crate::path::{Failure, Reach};
+use crate::scsi::opcode::*;
+use std::fs::File;
+
+/// A file that does not live in memory, if the host has such a place.
+fn disk_file(bytes: u64) -> Option<File> {
+    let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    file.set_len(bytes).unwrap();
+    if Store::file(file.try_clone().unwrap()).is_memory() {
+        eprintln!("not run: the source directory is on a memory-backed file system");
+        return None;
+    }
+    Some(file)
+}
+
+fn array_on(file: File, blocks: u64) -> Arc<Array> {
+    use crate::path::emulated::array::Identity;
+    let product = b"VIRTUAL-DISK    ";
+    let identity = Identity { name: NAME, product, block_size: 512, blocks, read_only: false };
+    Array::new(Store::file(file), identity, None)
+}
+
+/// A unit for each engine that runs here, with its name.
+fn all_engines(blocks: u64) -> Vec<(&'static str, Arc<Array>)> {
+    let mut all = vec![("inline", array(blocks))];
+    for name in ["ring", "helper"] {
+        if let Some(file) = disk_file(blocks * 512) {
+            all.push((name, array_on(file, blocks)));
+        }
+    }
+    all
+}
+
+fn channel(engine: &str, port: &Port) -> PortChannel {
+    if engine == "helper" {
+        let waker = Arc::new(Waker::new().unwrap());
+        return PortChannel::with_engine(port.state().clone(), Engine::Helper, waker);
+    }
+    port.channel().unwrap()
+}
+
+#[test]
+fn engines_agree() {
+    let mut results = Vec::new();
+    for (engine, array) in all_engines(4096) {
+        let port = port(&array, 1);
+        let mut disk = Initiator::new(channel(engine, &port)).settle();
+        let mut seen = Vec::new();
+        let big = pattern(1, 1 << 20);
+        for (cdb, out, room) in [
+            (cdb16(WRITE_16, 0, 5, 2048), &big[..], 0),
+            (cdb16(WRITE_16, 0x08, 7, 1), &[9; 512], 0),
+            (cdb16(READ_16, 0, 4, 2050), &[], 2050 * 512),
+            (cdb16(READ_16, 0, 4, 2050), &[], 1000),
+            (cdb16(READ_16, 0, 4095, 2), &[], 1024),
+            (cdb16(COMPARE_AND_WRITE, 0, 7, 1), &[9; 1024], 0),
+            (cdb16(ORWRITE_16, 0, 8, 2), &[0x11; 1024], 0),
+            (cdb16(WRITE_SAME_16, 1, 100, 100), &[], 0),
+            (cdb16(SYNCHRONIZE_CACHE_16, 0, 0, 0), &[], 0),
+            (cdb16(VERIFY_16, 2, 5, 1), &big[..512], 0),
+            (cdb16(VERIFY_16, 2, 6, 1), &big[..512], 0),
+            (cdb16(READ_16, 0, 0, 4096), &[], 4096 * 512),
+        ] {
+            seen.push(disk.run(&cdb, out, room));
+        }
+        results.push((engine, seen));
+    }
+    for (engine, seen) in &results[1..] {
+        assert!(*seen == results[0].1, "{engine} differs from {}", results[0].0);
+    }
+}
+
+#[test]
+fn engine_names_are_honest() {
+    assert_eq!(port(&array(8), 1).engine(), "preadv2");
+    if let Some(file) = disk_file(4096) {
+        let port = port(&array_on(file, 8), 1);
+        assert!(["io_uring", "preadv2-thread"].contains(&&*port.engine()));
+    }
+}
+
+#[test]
+fn odd_segments_are_filled_in_order() {
+    for (engine, array) in all_engines(64) {
+        let port = port(&array, 1);
+        let mut disk = Initiator::new(channel(engine, &port)).settle();
+        let data = pattern(3, 2048);
+        array.poke(1, &data).unwrap();
+        let memory = OwnedBuffer::from_vec(vec![0xEE; 4096]);
+        // Pieces of odd lengths at odd places, with gaps between them.
+        let places = [1..2, 5..516, 700..703, 1001..2534];
+        let list = memory_sys::scattered(&memory, &places);
+        assert_eq!(list.len(), 2048);
+        let attempt = AttemptId { slot: Slot(9), generation: 9 };
+        let (cdb, none) = (Cdb::new(&cdb10(READ_10, 0, 1, 4)), Segments::new());
+        let task = Task { cdb: &cdb, data_out: &none, data_in: &list };
+        disk.channel.submit(attempt, task, Instant::now());
+        disk.channel.flush();
+        let sent =
+            Sent { attempt, data_out: OwnedBuffer::zeroed(0), data_in: OwnedBuffer::zeroed(0) };
+        assert!(matches!(disk.wait(&sent), Fate::Answered(_)), "{engine}");
+        assert_eq!(list.to_vec(), data, "{engine}");
+        let inside = |at| places.iter().any(|place| place.contains(&at));
+        for (at, byte) in memory.to_vec().into_iter().enumerate() {
+            assert!(inside(at) || byte == 0xEE, "{engine}: byte {at}");
+        }
+    }
+}
+
+#[test]
+fn many_commands_at_once_all_end() {
+    for (engine, array) in all_engines(1024) {
+        let port = port(&array, 1);
+        let mut disk = Initiator::new(channel(engine, &port)).settle();
+        let all: Vec<_> = (0..600)
+            .map(|n| {
+                let lba = n % 1024;
+                disk.send(&cdb10(WRITE_10, 0, lba, 1), &pattern(n as u8, 512), 0)
+            })
+            .collect();
+        for sent in &all {
+            assert!(
+                matches!(disk.wait(sent), Fate::Answered(answer)
+                if answer.status == Status::GOOD),
+                "{engine}"
+            );
+        }
+    }
+}
+
+#[test]
+fn compare_and_write_is_atomic_among_ports() {
+    const ROUNDS: u32 = 150;
+    for (engine, array) in all_engines(64) {
+        let ports = [port(&array, 1), port(&array, 2)];
+        std::thread::scope(|scope| {
+            for port in &ports {
+                scope.spawn(move || {
+                    let mut disk = Initiator::new(channel(engine, port)).settle();
+                    let mut counted = 0;
+                    while counted < ROUNDS {
+                        let old = disk.good(&cdb10(READ_10, 0, 0, 1), &[], 512);
+                        let mut new = old.clone();
+                        let mut bytes = [0; 4];
+                        bytes.copy_from_slice(&old[..4]);
+                        let next = u32::from_be_bytes(bytes) + 1;
+                        new[..4].copy_from_slice(&next.to_be_bytes());
+                        let cdb = cdb16(COMPARE_AND_WRITE, 0, 0, 1);
+                        let (answer, _) = disk.run(&cdb, &[old, new].concat(), 0);
+                        counted += u32::from(answer.status == Status::GOOD);
+                        // Plain writes beside it, which the exclusive ones wait for.
+                        disk.good(&cdb10(WRITE_10, 0, 8, 8), &[1; 4096], 0);
+                    }
+                });
+            }
+        });
+        let mut block = [0; 512];
+        array.peek(0, &mut block).unwrap();
+        assert_eq!(block[..4], (2 * ROUNDS).to_be_bytes(), "{engine}");
+    }
+}
+
+#[test]
+fn dropping_a_channel_waits_for_its_memory() {
+    for (engine, array) in all_engines(2048) {
+        let port = port(&array, 1);
+        let mut disk = Initiator::new(channel(engine, &port)).settle();
+        let sent: Vec<_> =
+            (0..20).map(|_| disk.send(&cdb16(READ_16, 0, 0, 2048), &[], 1 << 20)).collect();
+        let exclusive = disk.send(&cdb16(COMPARE_AND_WRITE, 0, 0, 1), &[0; 1024], 0);
+        drop(disk);
+        drop((sent, exclusive));
+        // The gauge is back at zero: an exclusive command does not wait for the dead channel.
+        let mut disk = Initiator::new(channel(engine, &port));
+        disk.good(&cdb16(COMPARE_AND_WRITE, 0, 0, 1), &[0; 1024], 0);
+    }
+}
+
+#[test]
+fn a_hung_command_in_the_kernel_ends_when_recalled() {
+    use crate::path::emulated::{Fault, FaultKind};
+    for (engine, array) in all_engines(64) {
+        let port = port(&array, 1);
+        let mut disk = Initiator::new(channel(engine, &port)).settle();
+        port.inject(Fault::new(FaultKind::Hang)).unwrap();
+        let sent = disk.send(&cdb10(WRITE_10, 0, 0, 8), &[1; 4096], 0);
+        disk.channel.recall(sent.attempt);
+        let fate = disk.wait(&sent);
+        assert_eq!(fate, Fate::Failed(Failure::Recalled, Reach::Unknown), "{engine}");
+        let sent = disk.send(&cdb10(WRITE_10, 0, 0, 8), &[2; 4096], 0);
+        port.clear_faults();
+        assert!(matches!(disk.wait(&sent), Fate::Answered(_)), "{engine}");
+    }
+}

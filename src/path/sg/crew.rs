@@ -1,0 +1,197 @@
+//! The threads that wait in the kernel for a path's commands.
+//!
+//! One command, one thread: the call returns when the command has ended, and in a blocked device
+//! that may be never. So there is always one more thread than are in the kernel, up to
+//! [`SG_THREADS_MAX`]: who takes a command sees to it that somebody is there for the next. Threads
+//! are not sent home again; those without work sleep, and cost their stacks.
+
+use std::sync::{Arc, PoisonError};
+
+use super::bounce_sys::Bounce;
+use super::command::{Command, Data, Done, Memory};
+use super::flight::{Flight, Stage};
+use super::ioctl_sys;
+use super::kernel::Kernel;
+use super::node::Kind;
+use super::results;
+use super::shared::{Device, Link, Shared};
+use crate::limits::{SG_STACK, SG_THREADS_MAX};
+use crate::path::outbox::lock;
+use crate::path::{Failure, Fate, Reach, Residual};
+
+/// Starts a thread of the path.
+pub(super) fn hire<K: Kernel>(shared: &Arc<Shared<K>>) -> std::io::Result<()> {
+    let inside = Arc::clone(shared);
+    // The kernel keeps fifteen bytes of a thread's name.
+    let leaf = shared.node.file_name().unwrap_or_default().to_string_lossy();
+    let name = format!("sg {leaf}").chars().take(15).collect();
+    lock(&shared.state).threads += 1;
+    let spawned = std::thread::Builder::new()
+        .name(name)
+        .stack_size(SG_STACK)
+        .spawn(move || Hand { shared: inside, bounce: Bounce::default(), own: None }.work());
+    if spawned.is_err() {
+        lock(&shared.state).threads -= 1;
+    }
+    spawned.map(drop)
+}
+
+/// One thread.
+struct Hand<K: Kernel> {
+    shared: Arc<Shared<K>>,
+    bounce: Bounce,
+    /// Its own descriptor of an sg node, and of which opening's device.
+    own: Option<(u64, K::Handle)>,
+}
+
+impl<K: Kernel> Hand<K> {
+    fn work(mut self) {
+        ioctl_sys::block_signals();
+        while let Some((flight, device, alone)) = self.next() {
+            if alone && let Err(error) = hire(&self.shared) {
+                self.shared.say_short(&error);
+            }
+            self.carry(&flight, &device);
+        }
+        lock(&self.shared.state).threads -= 1;
+    }
+
+    /// The next attempt, and whether nobody is left to take the one after it; `None` when the path
+    /// is closed.
+    fn next(&mut self) -> Option<(Arc<Flight>, Arc<Device<K>>, bool)> {
+        let shared = Arc::clone(&self.shared);
+        let mut state = lock(&shared.state);
+        loop {
+            match &state.link {
+                Link::Over => return None,
+                Link::Up(device) => {
+                    let device = Arc::clone(device);
+                    if let Some(flight) = state.queue.pop_front() {
+                        let alone = state.idle == 0 && state.threads < SG_THREADS_MAX;
+                        let more = state.idle > 0 && !state.queue.is_empty();
+                        drop(state);
+                        if more {
+                            shared.work.notify_one();
+                        }
+                        return Some((flight, device, alone));
+                    }
+                }
+                Link::Opening | Link::Down => {
+                    // Closed by the last who uses it, and that may wait: not by a lane.
+                    if self.own.is_some() {
+                        drop(state);
+                        self.own = None;
+                        state = lock(&shared.state);
+                        continue;
+                    }
+                }
+            }
+            state.idle += 1;
+            state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
+
+    /// Sends one attempt and brings its end.
+    fn carry(&mut self, flight: &Flight, device: &Arc<Device<K>>) {
+        if !flight.step(Stage::Queued, Stage::Loading) {
+            return;
+        }
+        if let Err((failure, why)) = self.own_handle(device) {
+            flight.end(Fate::Failed(failure, Reach::NotSent));
+            if let Some(why) = why {
+                self.shared.lose(device.serial, why);
+            }
+            return;
+        }
+        let lent = self.shared.direct && (device.found.kind != Kind::Bsg || is_flat(flight));
+        if !lent {
+            self.bounce.prepare(flight.data_out.len().max(flight.data_in.len()));
+            self.bounce.load(&flight.data_out);
+        }
+        let sent = if lent { Stage::SentLent } else { Stage::Sent };
+        if !flight.step(Stage::Loading, sent) {
+            return flight.end(Fate::Failed(Failure::Recalled, Reach::NotSent));
+        }
+        let end = self.execute(flight, device, lent);
+        let fate = results::fate(&end, flight.room());
+        if flight.step(sent, Stage::Storing) {
+            if let (false, Fate::Answered(answer)) = (lent, &fate) {
+                let unused = match answer.residual {
+                    Residual::Under(bytes) => bytes as usize,
+                    Residual::None | Residual::Over(_) => 0,
+                };
+                let came = flight.data_in.len().saturating_sub(unused);
+                self.bounce.store(&flight.data_in, came);
+            }
+            self.look_at(&end, &fate, flight, device);
+            flight.end(fate);
+        } else {
+            self.look_at(&end, &fate, flight, device);
+            let news = lock(&self.shared.parked).returned(flight.number(), &fate);
+            if let Some(news) = news {
+                self.shared.tell(news);
+            }
+        }
+    }
+
+    /// Threads that share a descriptor of an sg node share its wait queue too: each end wakes all.
+    fn own_handle(&mut self, device: &Device<K>) -> Result<(), (Failure, Option<&'static str>)> {
+        let is_mine = self.own.as_ref().is_some_and(|(serial, _)| *serial == device.serial);
+        if is_mine || device.found.kind != Kind::Generic {
+            return Ok(());
+        }
+        match self.shared.kernel.open(&self.shared.node) {
+            // Opened before it was looked at, and still the same: this is what was opened.
+            Ok((handle, found)) if found == device.found => {
+                self.own = Some((device.serial, handle));
+                Ok(())
+            }
+            Ok(_) => Err((Failure::Disconnected, Some("the node leads to another device"))),
+            Err(_) if self.shared.kernel.is_there(&device.found) => Err((Failure::HostBusy, None)),
+            Err(_) => Err((Failure::Disconnected, Some(GONE))),
+        }
+    }
+
+    fn execute(&self, flight: &Flight, device: &Device<K>, lent: bool) -> Result<Done, i32> {
+        let memory = |segments| match lent {
+            true => Memory::Lent(segments),
+            false => Memory::Own(&self.bounce, segments.len()),
+        };
+        let data = match (flight.data_out.is_empty(), flight.data_in.is_empty()) {
+            (false, _) => Data::Out(memory(&flight.data_out)),
+            (true, false) => Data::In(memory(&flight.data_in)),
+            (true, true) => Data::None,
+        };
+        let timeout_ms = self.shared.timeout_ms;
+        let command = Command { cdb: flight.cdb.bytes(), data, timeout_ms };
+        let handle = match &self.own {
+            Some((serial, handle)) if *serial == device.serial => handle,
+            _ => &device.handle,
+        };
+        self.shared.kernel.execute(handle, device.found.kind, &command)
+    }
+
+    /// What an end says of the path itself.
+    fn look_at(&self, end: &Result<Done, i32>, fate: &Fate, flight: &Flight, device: &Device<K>) {
+        let shared = &self.shared;
+        match (end, fate) {
+            (Err(libc::EPERM | libc::EACCES), _) => shared.say_refused(flight.cdb.opcode()),
+            (Err(libc::ENODEV), _) => shared.lose(device.serial, GONE),
+            (_, Fate::Failed(..)) => {
+                log::debug!("{}: {}", shared.node.display(), results::name(end));
+                if !shared.kernel.is_there(&device.found) {
+                    shared.lose(device.serial, GONE);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+const GONE: &str = "the host has removed the device";
+
+/// One piece, or none: a bsg node takes no lists.
+fn is_flat(flight: &Flight) -> bool {
+    flight.data_out.pieces().max(flight.data_in.pieces()) <= 1
+}

@@ -1,0 +1,185 @@
+"""The package, from its installation to its removal, with a disk served in between."""
+
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import unittest
+
+from machine import FOLDER, PROFILE, PROJECT, TARGET, Machine, Root, run
+
+UNIT = "vhost-user-scsi-mpath@lun0.service"
+SOCKET = "vhost-user-scsi-mpath@lun0.socket"
+CONFIG = "/etc/vhost-user-scsi-mpath/lun0.toml"
+FRONT = "/run/vhost-user-scsi-mpath/lun0.sock"
+
+
+def path(name, port):
+    """One port of the built-in array, with its image where the service may write."""
+    return (f'[[path]]\nname = "{name}"\n'
+            f'address = "emulated:/var/lib/vhost-user-scsi-mpath/lun0/disk.img?port={port}&size=64M"\n')
+
+
+class Package(unittest.TestCase):
+    """One package, built once; one Debian for all."""
+
+    @classmethod
+    def setUpClass(cls):
+        build = run(PROJECT / "packaging/build-deb", "--profile", PROFILE, cwd=PROJECT)
+        cls.deb = PROJECT / build.splitlines()[-1]
+        run("cargo", "build", "--locked", "--profile", PROFILE, "--example", "verified_load", cwd=PROJECT)
+        cls.load = TARGET / {"dev": "debug"}.get(PROFILE, PROFILE) / "examples/verified_load"
+        cls.root = Root("root")
+        cls.addClassCleanup(cls.root.remove)
+        cls.root.inside("apt-get", "update")
+        cls.before = cls.root.files()
+        shutil.copy(cls.deb, cls.root.path / "root/package.deb")
+        cls.root.inside("apt-get", "install", "--yes", "--no-install-recommends", "/root/package.deb")
+        (cls.root.path / "root/package.deb").unlink()
+        cls.machine = Machine(cls.root)
+        cls.addClassCleanup(cls.machine.close)
+
+    def setUp(self):
+        self.write(path("left", 1) + path("right", 2))
+        self.machine.systemctl("start", UNIT)
+        self.addCleanup(self.machine.systemctl, "stop", SOCKET, UNIT, check=False)
+
+    def write(self, text):
+        self.machine.file(CONFIG).write_text(text)
+
+    def status(self):
+        return self.machine.show(UNIT, "StatusText")
+
+    def wait_status(self, text):
+        self.machine.wait(lambda: self.status() == text, lambda: f"{self.status()!r} instead of {text!r}")
+
+    def test_service_starts_and_shows_its_paths(self):
+        """systemctl status tells the paths' states, of a process that is nobody in particular."""
+        self.assertEqual(self.machine.show(UNIT, "ActiveState"), "active")
+        self.wait_status("healthy, no guest: left up, right up")
+        process = int(self.machine.show(UNIT, "MainPID"))
+        self.assertGreaterEqual(self.machine.file(f"/proc/{process}").stat().st_uid, 61184)
+        self.assertIn("left", self.machine.inside("mpathctl", "topology"))
+        self.machine.inside("mpathctl", "fail", "left")
+        self.wait_status("degraded, no guest: left disabled (by an admin), right up")
+        self.assertIn("io_uring", self.machine.inside("mpathctl", "--json", "paths"))
+        errors = self.journal("-o", "cat", "-p", "err")
+        self.assertNotIn("admin", errors)
+        self.assertIn("path left: up -> disabled: by an admin; until it is reinstated\n", self.journal("-o", "cat"))
+        front = self.machine.file(FRONT).stat()
+        self.assertEqual((front.st_uid, stat.S_IMODE(front.st_mode)), (0, 0o660))
+        self.assertEqual(self.machine.inside("stat", "-c", "%G", FRONT).strip(), "kvm")
+
+    def test_reload_adds_a_path_and_refuses_a_file_with_an_error(self):
+        """And the unit is active in either case."""
+        self.write(path("one", 1) + path("right", 2) + path("third", 3))
+        self.machine.systemctl("reload", UNIT)
+        self.wait_status("healthy, no guest: one up, right up, third up")
+        process = self.machine.show(UNIT, "MainPID")
+        self.write("nonsense\n")
+        with self.assertRaisesRegex(AssertionError, "Job for .* failed"):
+            self.machine.systemctl("reload", UNIT)
+        self.machine.systemctl("kill", "-s", "HUP", UNIT)
+        self.machine.wait(lambda: self.journal().count("everything stays as it was") == 2, self.journal)
+        self.assertEqual(self.machine.show(UNIT, "ActiveState"), "active")
+        self.assertEqual(self.machine.show(UNIT, "MainPID"), process)
+        self.wait_status("healthy, no guest: one up, right up, third up")
+
+    def test_reload_does_not_touch_the_guest(self):
+        """Which writes, and reads back what it has written, while all its paths are exchanged again and again."""
+        process = self.machine.show(UNIT, "MainPID")
+        load = subprocess.Popen([self.load, "--socket", self.machine.file(FRONT), "--lost", "30"],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(lambda: (load.poll() is not None or load.kill(), load.wait(), load.stdout.close()))
+        self.wait_status("healthy, guest connected: left up, right up")
+        for pair in range(3, 15, 2):
+            # The names stay, the ports do not.
+            self.write(path("left", pair) + path("right", pair + 1))
+            self.machine.systemctl("reload", UNIT)
+            self.wait_status("healthy, guest connected: left up, right up")
+        load.terminate()
+        report = json.loads(load.communicate(timeout=60)[0].splitlines()[-1])
+        self.assertEqual(load.returncode, 0)
+        self.assertEqual(report["errors"], 0, report["first_errors"])
+        for kind in ("reads", "writes"):
+            self.assertGreater(report["phases"][0][kind]["count"], 100)
+        self.assertEqual(self.machine.show(UNIT, "MainPID"), process)
+
+    def journal(self, *words):
+        return self.machine.inside("journalctl", "--no-pager", "-u", UNIT, *words)
+
+    def test_stuck_backend_is_started_again_behind_its_socket(self):
+        """The watchdog notices, and the socket is the same one."""
+        folder = self.machine.file(f"/run/systemd/system/{UNIT}.d")
+        folder.mkdir(parents=True)
+        (folder / "watchdog.conf").write_text("[Service]\nWatchdogSec=2\n")
+        self.machine.systemctl("daemon-reload")
+        self.machine.systemctl("restart", UNIT)
+        before, inode = self.machine.show(UNIT, "MainPID"), self.machine.file(FRONT).stat().st_ino
+        self.machine.systemctl("kill", "-s", "STOP", UNIT)
+        restarted = lambda: self.machine.show(UNIT, "NRestarts") == "1" and self.status().startswith("healthy")
+        self.machine.wait(restarted, lambda: self.machine.systemctl("status", UNIT, check=False), 60)
+        self.assertNotEqual(self.machine.show(UNIT, "MainPID"), before)
+        self.assertEqual(self.machine.file(FRONT).stat().st_ino, inode)
+        shutil.rmtree(folder)
+        self.machine.systemctl("daemon-reload")
+
+    def test_front_end_starts_the_service(self):
+        """Whoever comes first waits for the other."""
+        self.machine.systemctl("stop", UNIT)
+        self.machine.systemctl("start", SOCKET)
+        self.assertEqual(self.machine.show(UNIT, "ActiveState"), "inactive")
+        with socket.socket(socket.AF_UNIX) as front:
+            front.connect(str(self.machine.file(FRONT)))
+            self.machine.wait(lambda: "guest connected" in self.status(), self.status)
+        self.wait_status("healthy, no guest: left up, right up")
+
+    def test_iscsi_paths_need_nothing_that_the_unit_takes_away(self):
+        """Sessions over the network of the machine, to an array in it."""
+        image, control = FOLDER / "iscsi.img", str(os.getpid())
+        with open(image, "wb") as file:
+            file.truncate(64 << 20)
+        target = subprocess.Popen(["nsenter", "-t", self.machine.pid(), "-n", "tgtd", "-f", "-C", control],
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(lambda: (target.kill(), target.wait(), image.unlink()))
+        admin = lambda *words: run("tgtadm", "-C", control, "--lld", "iscsi", *words)
+        Machine.wait(lambda: "tgtadm" not in run("tgtadm", "-C", control, "--mode", "sys", "--op", "show", check=False),
+                     "tgtd does not come up")
+        admin("--op", "new", "--mode", "target", "--tid", "1", "-T", "iqn.2003-01.org.example:array")
+        admin("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", image)
+        admin("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
+        path = '[[path]]\nname = "{}"\naddress = "iscsi://{}/iqn.2003-01.org.example:array/1"\n'
+        self.machine.systemctl("stop", UNIT)
+        self.write('[iscsi]\ninitiator_name = "iqn.2003-01.org.example:host"\n'
+                   + path.format("a", "127.0.0.1") + path.format("b", "127.0.0.2"))
+        self.machine.systemctl("start", UNIT)
+        self.wait_status("healthy, no guest: a up, b up")
+
+    def test_wrong_configuration_is_told(self):
+        """In the line that an admin sees."""
+        self.machine.systemctl("stop", UNIT)
+        self.write("[backend]\nsocket = \"/run/elsewhere.sock\"\n" + path("left", 1))
+        with self.assertRaises(AssertionError):
+            self.machine.systemctl("start", UNIT)
+        self.machine.wait(lambda: "/run/elsewhere.sock is named" in self.journal(), self.journal)
+        self.machine.systemctl("stop", UNIT)
+        self.machine.systemctl("reset-failed")
+
+    def test_z_package_leaves_nothing_behind(self):
+        """The last test: purged, but for the image that holds somebody's data and what was installed for it."""
+        listed = self.machine.inside("dpkg", "-L", "vhost-user-scsi-mpath").split()
+        for wanted in ("/usr/bin/mpathctl", "/usr/share/man/man8/mpathctl-topology.8.gz",
+                       "/usr/share/bash-completion/completions/mpathctl",
+                       "/usr/share/qemu/vhost-user/50-vhost-user-scsi-mpath.json"):
+            self.assertIn(wanted, listed)
+        self.machine.systemctl("stop", SOCKET, UNIT)
+        self.machine.file(CONFIG).unlink()
+        dependencies = {name for name in self.root.inside("dpkg", "-L", "libiscsi7").split()}
+        self.machine.inside("apt-get", "purge", "--yes", "vhost-user-scsi-mpath")
+        gone = [name for name in listed if "mpath" in name and os.path.lexists(self.machine.file(name))]
+        self.assertEqual(gone, [])
+        self.assertFalse(self.machine.file("/etc/vhost-user-scsi-mpath").exists())
+        left = {"/" + name for name in self.root.files() - self.before if "mpath" in name} - dependencies
+        self.assertTrue(all(name.startswith("/var/lib/") for name in left), left)

@@ -1,0 +1,254 @@
+//! The front end: connects, negotiates, and runs the rings, in the order in which QEMU does it.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vhost::VhostBackend;
+use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::control::{ControlQueue, EventQueue};
+use crate::memory::{GuestMemory, LAYOUT};
+use crate::queue::Queue;
+use crate::ring::Ring;
+use crate::sys;
+
+/// Feature bits by name.
+pub mod feature {
+    pub const HOTPLUG: u64 = 1 << 1;
+    pub const CHANGE: u64 = 1 << 2;
+    pub const ANY_LAYOUT: u64 = 1 << 27;
+    pub const INDIRECT: u64 = 1 << 28;
+    pub const EVENT_IDX: u64 = 1 << 29;
+    pub const PROTOCOL: u64 = 1 << 30;
+    pub const VERSION_1: u64 = 1 << 32;
+    pub const PACKED: u64 = 1 << 34;
+}
+
+/// Rings before the first request ring: control and event.
+pub const FIRST_REQUEST: usize = 2;
+
+/// How long any one message may take. Longer than every deadline of the device.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a front end brings.
+#[derive(Clone)]
+pub struct Config {
+    /// Feature bits to accept.
+    pub features: u64,
+    /// Protocol features to accept, where the device offers them.
+    pub protocol: VhostUserProtocolFeatures,
+    /// Request queues.
+    pub queues: usize,
+    /// Entries of every ring.
+    pub ring_size: u16,
+    /// Guest memory, `(address, length)` each.
+    pub layout: &'static [(u64, u64)],
+    /// Bring the regions one by one with ADD_MEM_REG, as QEMU does where it may.
+    pub add_regions: bool,
+    /// Set up the control and event rings.
+    pub control: bool,
+}
+
+impl Default for Config {
+    /// A Linux guest under QEMU.
+    fn default() -> Self {
+        use feature::*;
+        Config {
+            features: HOTPLUG | CHANGE | INDIRECT | EVENT_IDX | VERSION_1,
+            protocol: VhostUserProtocolFeatures::MQ
+                | VhostUserProtocolFeatures::REPLY_ACK
+                | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+                | VhostUserProtocolFeatures::RESET_DEVICE,
+            queues: 1,
+            ring_size: 128,
+            layout: LAYOUT,
+            add_regions: true,
+            control: true,
+        }
+    }
+}
+
+impl Config {
+    /// The default with another number of request queues.
+    pub fn queues(queues: usize) -> Self {
+        Config { queues, ..Config::default() }
+    }
+}
+
+/// A connection on which nothing has been said yet but what is offered.
+pub struct Session {
+    pub frontend: Frontend,
+    /// The same connection, for raw messages and to see it end.
+    pub stream: UnixStream,
+    pub features: u64,
+    pub protocol: VhostUserProtocolFeatures,
+}
+
+/// Connects, and has every wait on the connection bounded.
+pub fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(MESSAGE_TIMEOUT))?;
+    stream.set_write_timeout(Some(MESSAGE_TIMEOUT))?;
+    Ok(stream)
+}
+
+impl Session {
+    /// Reads what the device at the other end of `stream` offers.
+    pub fn open(stream: UnixStream) -> vhost::Result<Self> {
+        let clone = stream.try_clone().expect("a descriptor can be cloned");
+        let mut frontend = Frontend::from_stream(clone, 1024);
+        let features = frontend.get_features()?;
+        let protocol = frontend.get_protocol_features()?;
+        Ok(Session { frontend, stream, features, protocol })
+    }
+
+    /// Accepts protocol features and claims the session.
+    pub fn claim(&mut self, protocol: VhostUserProtocolFeatures) -> vhost::Result<()> {
+        let accepted = protocol & self.protocol;
+        self.frontend.set_protocol_features(accepted)?;
+        if accepted.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+            self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        }
+        if accepted.contains(VhostUserProtocolFeatures::MQ) {
+            self.frontend.get_queue_num()?;
+        }
+        self.frontend.set_owner()
+    }
+
+    /// True when the device has closed the connection by now.
+    pub fn stream_closed(&self) -> bool {
+        sys::is_closed(self.stream.as_raw_fd(), Duration::ZERO)
+    }
+}
+
+/// A running device: the connection, the memory and the rings.
+pub struct Device {
+    pub session: Session,
+    pub config: Config,
+    pub memory: Arc<GuestMemory>,
+    pub control: Option<ControlQueue>,
+    pub events: Option<EventQueue>,
+    pub queues: Vec<Queue>,
+}
+
+impl Device {
+    /// Connects to `socket` and starts the device.
+    pub fn start(socket: &Path, config: &Config) -> Self {
+        let stream = connect(socket).unwrap_or_else(|error| panic!("{socket:?}: {error}"));
+        Device::start_on(stream, config).expect("the device starts")
+    }
+
+    /// Starts the device at the other end of `stream`.
+    pub fn start_on(stream: UnixStream, config: &Config) -> vhost::Result<Self> {
+        let mut session = Session::open(stream)?;
+        session.claim(config.protocol)?;
+        let memory = GuestMemory::new(config.layout);
+        let (control, events, queues) = (None, None, Vec::new());
+        let config = config.clone();
+        let mut device = Device { session, config, memory, control, events, queues };
+        let add = device.config.add_regions
+            && device.config.protocol.contains(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
+            && device.session.protocol.contains(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
+        device.negotiate()?;
+        let table = device.memory.table();
+        if add {
+            for region in &table {
+                device.session.frontend.add_mem_region(region)?;
+            }
+        } else {
+            device.session.frontend.set_mem_table(&table)?;
+        }
+        device.start_rings()?;
+        Ok(device)
+    }
+
+    /// SET_FEATURES, twice as QEMU does it.
+    pub fn negotiate(&mut self) -> vhost::Result<()> {
+        let accepted = self.config.features | feature::PROTOCOL;
+        self.session.frontend.set_features(accepted)?;
+        self.session.frontend.set_features(accepted)
+    }
+
+    /// Makes new rings and starts them.
+    pub fn start_rings(&mut self) -> vhost::Result<()> {
+        let ring = || {
+            let event_idx = self.config.features & feature::EVENT_IDX != 0;
+            let indirect = self.config.features & feature::INDIRECT != 0;
+            Ring::new(&self.memory, self.config.ring_size, event_idx, indirect)
+        };
+        let control = self.config.control.then(|| ControlQueue { ring: ring() });
+        let events = self.config.control.then(|| EventQueue::new(ring()));
+        let queues: Vec<Queue> = (0..self.config.queues).map(|_| Queue::new(ring())).collect();
+        (self.control, self.events, self.queues) = (control, events, queues);
+        let rings = self.rings();
+        let frontend = &self.session.frontend;
+        for (index, ring) in &rings {
+            frontend.set_vring_num(*index, ring.size)?;
+            frontend.set_vring_base(*index, 0)?;
+            frontend.set_vring_addr(*index, &ring.addresses())?;
+            frontend.set_vring_kick(*index, &ring.kick)?;
+            frontend.set_vring_call(*index, &ring.call)?;
+        }
+        // QEMU enables every ring, also those that the driver has not set up.
+        let mut frontend = self.session.frontend.clone();
+        for index in 0..FIRST_REQUEST + self.config.queues {
+            frontend.set_vring_enable(index, true)?;
+        }
+        // A barrier, so that without REPLY_ACK too every message has been acted on.
+        self.session.frontend.get_features()?;
+        for (_, ring) in self.rings() {
+            // Event buffers, made available before the ring had a device.
+            if ring.position() != 0 {
+                ring.kick_always();
+            }
+        }
+        Ok(())
+    }
+
+    /// The rings that are set up, by index.
+    pub fn rings(&self) -> Vec<(usize, &Ring)> {
+        let control = self.control.iter().map(|control| (0, &control.ring));
+        let events = self.events.iter().map(|events| (1, &events.ring));
+        let queues = self.queues.iter().enumerate();
+        let queues = queues.map(|(at, queue)| (FIRST_REQUEST + at, &queue.ring));
+        control.chain(events).chain(queues).collect()
+    }
+
+    /// GET_VRING_BASE for every ring that is set up, one after the other, as QEMU stops a device.
+    /// Returns where each ring stopped.
+    pub fn stop(&mut self) -> vhost::Result<Vec<u32>> {
+        let rings: Vec<usize> = self.rings().into_iter().map(|(index, _)| index).collect();
+        rings.into_iter().map(|index| self.session.frontend.get_vring_base(index)).collect()
+    }
+
+    /// The first request queue.
+    pub fn queue(&mut self) -> &mut Queue {
+        &mut self.queues[0]
+    }
+
+    /// The control queue.
+    pub fn control(&mut self) -> &mut ControlQueue {
+        self.control.as_mut().expect("the config has a control queue")
+    }
+
+    /// The event queue.
+    pub fn events(&mut self) -> &mut EventQueue {
+        self.events.as_mut().expect("the config has an event queue")
+    }
+
+    /// True when the device has closed the connection.
+    pub fn is_closed(&self, timeout: Duration) -> bool {
+        sys::is_closed(self.session.stream.as_raw_fd(), timeout)
+    }
+}
+
+/// An eventfd for a ring that is not there.
+pub fn eventfd() -> EventFd {
+    EventFd::new(0).expect("an eventfd can be made")
+}

@@ -1,0 +1,192 @@
+//! Stopping rings while commands are held by a dead path: one deadline for the whole device, every
+//! command answered, and no memory touched after.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::backend::{Setup, path_name};
+use crate::driver::Device;
+use crate::initiator::{pattern, read, write};
+use crate::memory::GuestMemory;
+use crate::qmp::Qmp;
+use crate::queue::{CANARY, Completion, PROMPT, Queue, Ticket, response};
+
+const SLACK: Duration = Duration::from_millis(500);
+/// What the tests set where the default would only make them slower.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// The only path executes commands and keeps their answers to itself.
+fn hang(qmp: &mut Qmp) {
+    let path = path_name(qmp, 1);
+    qmp.execute("inject-fault", json!({"path": path, "fault": "hang"}));
+}
+
+/// Four reads and four writes on every queue.
+fn submit(device: &mut Device) -> Vec<Vec<Ticket>> {
+    let each = |(at, queue): (usize, &mut Queue)| {
+        let lba = |command: usize| (at * 64 + command * 8) as u32;
+        let mut tickets: Vec<Ticket> =
+            (0..4).map(|command| queue.submit(&read(lba(command), 8))).collect();
+        tickets.extend(
+            (4..8).map(|command| queue.submit(&write(lba(command), pattern(command as u8, 8)))),
+        );
+        tickets
+    };
+    device.queues.iter_mut().enumerate().map(each).collect()
+}
+
+/// The answers, all of which must be there.
+fn answers(device: &mut Device, tickets: &[Vec<Ticket>]) -> Vec<Completion> {
+    let mut answers = Vec::new();
+    for (queue, tickets) in device.queues.iter_mut().zip(tickets) {
+        for ticket in tickets {
+            answers.push(queue.take(*ticket).expect("a ring that stopped owes no answer"));
+        }
+    }
+    answers
+}
+
+/// Fills the buffers that reads were given, lets the path go on, and looks whether what it still
+/// held reached them.
+fn assert_untouched(memory: &GuestMemory, answers: &[Completion], qmp: &mut Qmp) {
+    for answer in answers {
+        memory.write(answer.data_gpa, &vec![CANARY; answer.data.len()]);
+    }
+    qmp.execute("clear-faults", json!({}));
+    std::thread::sleep(Duration::from_millis(700));
+    for answer in answers {
+        let data = memory.read(answer.data_gpa, answer.data.len());
+        assert!(data.iter().all(|byte| *byte == CANARY), "memory was written after the stop");
+    }
+}
+
+#[test]
+fn stop_with_held_commands_ends_within_one_deadline_for_all_rings() {
+    let backend = Setup::ports(1).backend("stop_deadline = 1.0").start();
+    let mut qmp = backend.qmp();
+    let mut device = backend.guest(4);
+    device.queue().settle();
+    hang(&mut qmp);
+    let tickets = submit(&mut device);
+    qmp.wait_until_held(4 * 8);
+    let start = Instant::now();
+    let positions = device.stop().expect("the rings stop");
+    let took = start.elapsed();
+    assert!(took < DEADLINE + SLACK, "6 rings took {took:?}");
+    for (ring, position) in device.rings().iter().map(|(_, ring)| ring).zip(positions).skip(2) {
+        assert_eq!(u32::from(ring.position()), position, "a request was not taken");
+    }
+    let answers = answers(&mut device, &tickets);
+    for answer in &answers {
+        assert_eq!(answer.response, response::FAILURE, "{answer:?}");
+    }
+    assert_untouched(&device.memory, &answers, &mut qmp);
+}
+
+#[test]
+fn stop_with_no_path_ends_within_the_default_deadline() {
+    let backend = Setup::ports(1).start();
+    let mut qmp = backend.qmp();
+    let mut device = backend.guest(3);
+    device.queue().settle();
+    let name = path_name(&mut qmp, 1);
+    qmp.execute("path-fail", json!({"name": name}));
+    let tickets = submit(&mut device);
+    qmp.wait_until_held(3 * 8);
+    let start = Instant::now();
+    device.stop().expect("the rings stop");
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5) + SLACK, "5 rings took {took:?}");
+    for answer in answers(&mut device, &tickets) {
+        assert_eq!(answer.response, response::FAILURE, "{answer:?}");
+    }
+}
+
+#[test]
+fn stop_of_a_healthy_device_loses_nothing() {
+    let backend = Setup::ports(2).start();
+    let mut device = backend.guest(3);
+    device.queue().settle();
+    for _ in 0..20 {
+        let tickets = submit(&mut device);
+        let start = Instant::now();
+        device.stop().expect("the rings stop");
+        assert!(start.elapsed() < DEADLINE, "nothing was in the way");
+        // What was not taken is still in the ring, for who starts it again.
+        for (queue, tickets) in device.queues.iter_mut().zip(&tickets) {
+            let done = tickets.iter().filter_map(|ticket| queue.take(*ticket));
+            assert!(done.inspect(|answer| assert!(answer.is_good(), "{answer:?}")).count() <= 8);
+        }
+        device.start_rings().expect("the rings start again");
+    }
+}
+
+#[test]
+fn rings_stopped_under_held_commands_start_again() {
+    let backend = Setup::ports(1).backend("stop_deadline = 0.5").start();
+    let mut qmp = backend.qmp();
+    let mut device = backend.guest(2);
+    device.queue().settle();
+    hang(&mut qmp);
+    submit(&mut device);
+    qmp.wait_until_held(2 * 8);
+    device.stop().expect("the rings stop");
+    qmp.execute("clear-faults", json!({}));
+    device.start_rings().expect("the rings start again");
+    for (at, queue) in device.queues.iter_mut().enumerate() {
+        let data = pattern(0x40 + at as u8, 8);
+        let ticket = queue.submit(&write(at as u32 * 64 + 32, data.clone()));
+        assert!(queue.wait(ticket, 3 * PROMPT).is_good());
+        assert!(queue.good(&read(at as u32 * 64 + 32, 8)).data == data, "a late write came");
+    }
+}
+
+#[test]
+fn disconnect_with_held_commands_leaves_memory_alone() {
+    let backend = Setup::ports(1).start();
+    let mut qmp = backend.qmp();
+    let mut device = backend.guest(2);
+    device.queue().settle();
+    hang(&mut qmp);
+    submit(&mut device);
+    qmp.wait_until_held(2 * 8);
+    // Only the connection ends; the memory stays ours, and is looked at from here.
+    let Device { session, queues, .. } = device;
+    drop(session);
+    qmp.event("FRONTEND_DISCONNECTED", PROMPT, |_| true).expect("the backend sees the end");
+    let used: Vec<u16> = queues.iter().map(|queue| queue.ring.used_index()).collect();
+    qmp.execute("clear-faults", json!({}));
+    std::thread::sleep(Duration::from_millis(700));
+    let after: Vec<u16> = queues.iter().map(|queue| queue.ring.used_index()).collect();
+    assert_eq!(used, after, "a ring was used after its connection had ended");
+    crate::handshake::exercise(&mut backend.guest(2), 3);
+}
+
+#[test]
+fn sigterm_with_held_commands_is_a_clean_end() {
+    let mut backend = Setup::ports(1).backend("stop_deadline = 1.0").start();
+    let mut qmp = backend.qmp();
+    let mut device = backend.guest(2);
+    device.queue().settle();
+    hang(&mut qmp);
+    let tickets = submit(&mut device);
+    qmp.wait_until_held(2 * 8);
+    let start = Instant::now();
+    backend.terminate();
+    let status = backend.wait_end(DEADLINE + 2 * SLACK).expect("the process ends in time");
+    assert_eq!(status.code(), Some(0), "after {:?}", start.elapsed());
+    for answer in answers(&mut device, &tickets) {
+        assert_eq!(answer.response, response::FAILURE, "{answer:?}");
+    }
+}
+
+#[test]
+fn quit_ends_the_process_cleanly() {
+    let mut backend = Setup::ports(1).start();
+    let mut device = backend.guest(1);
+    crate::handshake::exercise(&mut device, 1);
+    backend.qmp().execute("quit", json!({}));
+    assert_eq!(backend.wait_end(PROMPT).and_then(|status| status.code()), Some(0));
+    assert!(!backend.socket().exists(), "the socket was left behind");
+}
