@@ -22,7 +22,7 @@ const LOST: Duration = Duration::from_secs(20);
 /// A backend whose commands all take path 0 as long as it has one.
 struct Late {
     device: Device,
-    _backend: Backend,
+    backend: Backend,
     _settings: Settings,
     array: Array,
     /// How long the first write took.
@@ -65,7 +65,19 @@ impl Late {
         let elapsed = since.elapsed();
         queue.good(&write(LBA, pattern(2, BLOCKS.into())));
         assert!(wire.waiting(Way::Requests) > 0, "the first attempt is not on the wire any more");
-        Late { device, _backend: backend, _settings: settings, array, elapsed }
+        Late { device, backend, _settings: settings, array, elapsed }
+    }
+
+    /// Waits until the path that holds the first attempt has logged in again.
+    fn wait_login(&self) {
+        let wire = &self.array.proxies[0];
+        let deadline = Instant::now() + UP;
+        // The state alone may still be that of the first session.
+        while wire.accepted() < 2 {
+            assert!(Instant::now() < deadline, "no new login through the portal");
+            sleep(5);
+        }
+        wait_state(&mut self.backend.qmp(), wire.address().port(), "up", UP);
     }
 
     /// Delivers the first attempt, and says which write is on the disk.
@@ -79,9 +91,10 @@ impl Late {
 
 #[test]
 fn late_write_after_a_relogin_does_not_land() {
-    // Nothing but the login through the same portal stands between the two writes.
+    // Nothing but the login through the same portal stands between the two writes. Without a quiesce
+    // time nobody waits for it, so the wire does: before the login the late write would land.
     let mut late = Late::write_twice(Array::lio(), Door::Open, "write_quiesce = 0.0");
-    assert!(late.array.proxies[0].accepted() > 1, "no new login through the portal");
+    late.wait_login();
     assert_eq!(late.release(), Some(2), "the late write has landed");
 }
 
