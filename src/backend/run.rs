@@ -200,19 +200,20 @@ pub fn discovers(config: &Config) -> bool {
 
 /// SIGHUP has the configuration read again. Where there is none it ends the process, as ever.
 fn reloads(config: &Config, source: &CommandLine) -> Result<Reloads, BackendError> {
-    let pair = || -> std::io::Result<(UnixStream, UnixStream)> {
-        let (hangups, hangup) = UnixStream::pair()?;
-        // A handler must not wait: bytes that do not fit say nothing new.
-        hangup.set_nonblocking(true)?;
-        Ok((hangups, hangup))
-    };
-    let (hangups, hangup) = pair().map_err(BackendError::system("make a socket pair"))?;
     let source = Some(source.clone()).filter(CommandLine::names_a_file);
-    if source.is_some() {
-        on_signals(&hangup, &[SIGHUP])?;
-    }
+    let hangups = source.is_some().then(hangups).transpose()?;
     Reloads::new(source, config, open_options(config, OpenMode::Serve), hangups)
         .map_err(BackendError::system("make a mailbox"))
+}
+
+/// What SIGHUP writes to from now on.
+fn hangups() -> Result<UnixStream, BackendError> {
+    let (hangups, hangup) =
+        UnixStream::pair().map_err(BackendError::system("make a socket pair"))?;
+    // A handler must not wait: bytes that do not fit say nothing new.
+    hangup.set_nonblocking(true).map_err(BackendError::system("make a socket pair"))?;
+    on_signals(&hangup, &[SIGHUP])?;
+    Ok(hangups)
 }
 
 /// The way to the service manager, if there is one.

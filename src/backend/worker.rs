@@ -75,15 +75,14 @@ impl Worker {
     }
 
     fn run(&mut self) -> io::Result<()> {
-        let [reread, hangups] = self.reloads.wait_fds();
-        let mut waiting = Waiting::new(&[
+        let mut fixed = vec![
             self.stop.as_raw_fd(),
             self.orders.as_raw_fd(),
             self.opened.as_raw_fd(),
             self.host_news.as_raw_fd(),
-            reread,
-            hangups,
-        ])?;
+        ];
+        fixed.extend(self.reloads.wait_fds());
+        let mut waiting = Waiting::new(&fixed)?;
         for member in &self.members {
             if let Some(node) = &member.node {
                 self.host.watch(member.name.clone(), node.clone());

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::array::{DISK_BYTES, IQN};
+use crate::backend::cpu;
 use crate::initiator::read;
 use crate::scene::{Settings, UP, wait_state};
 use crate::tgtd::Tgtd;
@@ -12,14 +13,6 @@ const SECONDS: u64 = 5;
 const DEPTH: usize = 32;
 /// Of 4 KiB.
 const BLOCKS: u16 = 8;
-
-/// Processor time of a process so far, in its own code and in the kernel, in ticks of 10 ms.
-fn ticks(process: u32) -> u64 {
-    let line = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
-    // The name, which comes second, may have anything in it.
-    let fields = line.rsplit_once(") ").expect("proc(5)").1;
-    fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
-}
 
 fn row(who: &str, commands: u64, cpu: Duration) {
     let per_command = cpu.as_secs_f64() * 1e6 / commands as f64;
@@ -54,7 +47,7 @@ fn ours(tgtd: &Tgtd) {
     let process = settings.process().0;
     let slots = DISK_BYTES / 4096;
     let (mut random, mut under_way, mut commands) = (88_172_645_463_325_252_u64, 0, 0);
-    let (before, start) = (ticks(process), Instant::now());
+    let (before, start) = (cpu(process), Instant::now());
     while start.elapsed() < Duration::from_secs(SECONDS) {
         while under_way < DEPTH {
             random ^= random << 13;
@@ -67,7 +60,7 @@ fn ours(tgtd: &Tgtd) {
         assert!(completion.is_good(), "{completion:?}");
         (under_way, commands) = (under_way - 1, commands + 1);
     }
-    row("this backend", commands, Duration::from_millis(10 * (ticks(process) - before)));
+    row("this backend", commands, cpu(process) - before);
     while under_way > 0 && queue.next(UP).is_some() {
         under_way -= 1;
     }

@@ -27,6 +27,7 @@ mod handshake;
 mod hedges;
 mod hostile_chains;
 mod hostile_messages;
+mod idle;
 mod initiator;
 mod load;
 mod lun;

@@ -53,8 +53,8 @@ pub struct Reloads {
     options: OpenOptions,
     post: Post<Result<Reread, String>>,
     mail: Mail<Result<Reread, String>>,
-    /// SIGHUP writes to its other end.
-    hangups: UnixStream,
+    /// SIGHUP writes to its other end. Without a file nobody does, and there is none to wait on.
+    hangups: Option<UnixStream>,
     under_way: bool,
     /// Who waits for the reading that is under way.
     waiting: Vec<ReplyTo>,
@@ -68,9 +68,11 @@ impl Reloads {
         source: Option<CommandLine>,
         config: &Config,
         options: OpenOptions,
-        hangups: UnixStream,
+        hangups: Option<UnixStream>,
     ) -> std::io::Result<Self> {
-        hangups.set_nonblocking(true)?;
+        if let Some(hangups) = &hangups {
+            hangups.set_nonblocking(true)?;
+        }
         let (post, mail) = mailbox()?;
         Ok(Reloads {
             source,
@@ -86,15 +88,17 @@ impl Reloads {
     }
 
     /// Descriptors to wait on.
-    pub fn wait_fds(&self) -> [RawFd; 2] {
-        [self.mail.as_raw_fd(), self.hangups.as_raw_fd()]
+    pub fn wait_fds(&self) -> impl Iterator<Item = RawFd> {
+        let hangups = self.hangups.as_ref().map(AsRawFd::as_raw_fd);
+        [self.mail.as_raw_fd()].into_iter().chain(hangups)
     }
 
     /// Has there been a SIGHUP since the last call?
     pub fn hung_up(&mut self) -> bool {
+        let Some(hangups) = &mut self.hangups else { return false };
         let mut bytes = [0; 64];
         let mut any = false;
-        while self.hangups.read(&mut bytes).is_ok_and(|count| count > 0) {
+        while hangups.read(&mut bytes).is_ok_and(|count| count > 0) {
             any = true;
         }
         any
