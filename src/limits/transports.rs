@@ -90,6 +90,8 @@ pub const SG_CDB_MAX: usize = 32;
 pub const SG_FLIGHTS_MAX: usize = 2048;
 /// Threads of a host device at most, and so its commands in the kernel at once.
 pub const SG_THREADS_MAX: usize = 32;
+/// Commands that one thread has in the kernel over io_uring, where a host device takes them so.
+pub const SG_RING_DEPTH: usize = 128;
 /// Bytes of such a thread's stack.
 pub const SG_STACK: usize = 256 << 10;
 /// Bounce memory begins at multiples of so many bytes: adapters take it as it is then.

@@ -11,4 +11,4 @@ import runner
 
 runner.run(HERE, {
     **{binary: "cargo build --release --locked --bins --example verified_load" for binary in BINARIES},
-    IMAGES / "host.img": "images/build"}, Shared.close)
+    IMAGES / "host.img": "images/build"}, Shared.close_all, line=lambda test: getattr(test, "line", None))

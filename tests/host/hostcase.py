@@ -1,43 +1,52 @@
-"""What the tests of host devices share: one machine that they take turns on, and checks of paths and loads."""
+"""What the tests of host devices share: a few machines that they take turns on, and checks of paths and loads."""
 
 import json
 import time
 import unittest
 
 from machine import Machine
+from vm import HYPERVISOR
 
 
 class Shared:
-    """The machine. It takes a while to boot, so one serves all tests; one in which a test failed serves no other."""
+    """The machines. One takes a while to boot, so it serves all tests of a line; one in which a test failed serves no
+    other. Tests wait more than they work, so the lines run side by side."""
 
-    machine = None
-
-    @classmethod
-    def get(cls):
-        if cls.machine is None:
-            cls.machine = Machine("tests")
-        return cls.machine
+    machines = {}
 
     @classmethod
-    def close(cls):
-        if cls.machine:
-            cls.machine.close()
-            cls.machine = None
+    def get(cls, line, system):
+        if line not in cls.machines:
+            cls.machines[line] = Machine(line, system=system)
+        return cls.machines[line]
+
+    @classmethod
+    def close(cls, line):
+        if line in cls.machines:
+            cls.machines.pop(line).close()
+
+    @classmethod
+    def close_all(cls):
+        for line in list(cls.machines):
+            cls.close(line)
 
 
 class HostCase(unittest.TestCase):
     """A test with a machine, and its own backend and storage in it."""
 
+    line = "tests"
+    system = HYPERVISOR
+
     def setUp(self):
-        self.machine = Shared.get()
+        self.machine = Shared.get(self.line, self.system)
         self.machine.run("rm -f /run/backend.log; dmesg -c >/dev/null; mkdir -p /run/lab")
 
     def run(self, result=None):
         bad = len(result.failures) + len(result.errors)
         super().run(result)
-        if len(result.failures) + len(result.errors) > bad and Shared.machine:
-            Shared.machine.show_logs()
-            Shared.close()
+        if len(result.failures) + len(result.errors) > bad and self.line in Shared.machines:
+            Shared.machines[self.line].show_logs()
+            Shared.close(self.line)
         return result
 
     def paths(self):

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,10 +19,22 @@ OUT = HERE / "out" # git ignores it
 BINARIES = [PROGRAMS / "vhost-user-scsi-mpath", PROGRAMS / "mpathctl", PROGRAMS / "examples" / "verified_load"]
 
 
-def programs_disk(directory):
+_making_disk = threading.Lock()
+_disks = [] # the one of this run
+
+
+def programs_disk():
     """An image with our programs as built on this machine, and with the libraries that they load here: the machine
-    inside may have others."""
-    root = directory / "programs"
+    inside may have others. One serves all machines of a run."""
+    with _making_disk:
+        if not _disks:
+            _disks.append(make_programs_disk())
+        return _disks[0]
+
+
+def make_programs_disk():
+    root = OUT / "programs"
+    shutil.rmtree(root, ignore_errors=True)
     for name in ("bin", "lib"):
         (root / name).mkdir(parents=True)
     shutil.copy(HERE / "lab.sh", root)
@@ -35,7 +48,8 @@ def programs_disk(directory):
                            f" --argv0 {binary.name} /mnt/lib/{binary.name}.elf \"$@\"\n")
         wrapper.chmod(0o755)
     subprocess.run(["strip", "--strip-debug", *root.glob("lib/*.elf")], check=False)
-    image = directory / "programs.img"
+    image = OUT / "programs.img"
+    image.unlink(missing_ok=True)
     megabytes = sum(file.stat().st_size for file in root.rglob("*")) * 5 // 4 >> 20
     subprocess.run(["/usr/sbin/mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", root, image,
                     f"{megabytes + 8}M"], stdout=subprocess.DEVNULL, check=True)
@@ -71,15 +85,15 @@ class Load:
 class Machine:
     """A running machine."""
 
-    def __init__(self, name, vcpus=2, memory_mib=1024):
+    def __init__(self, name, vcpus=2, memory_mib=1024, system=HYPERVISOR):
         """Returns when it is up."""
         self.directory = OUT / name
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
-        disk = programs_disk(self.directory)
+        disk = programs_disk()
         drive = ["-drive", f"if=none,id=programs,format=raw,readonly=on,file={disk}",
                  "-device", "virtio-blk-pci,drive=programs"]
-        self._vm = Vm(self.directory, drive, vcpus, memory_mib, system=HYPERVISOR)
+        self._vm = Vm(self.directory, drive, vcpus, memory_mib, system=system)
         try:
             self._vm.guest.wait_ready()
         except BaseException:
@@ -88,7 +102,6 @@ class Machine:
 
     def close(self):
         self._vm.close()
-        (self.directory / "programs.img").unlink(missing_ok=True)
 
     def __enter__(self):
         return self

@@ -11,6 +11,8 @@ from runner import long
 class Discovery(HostCase):
     """The backend finds its paths by the logical unit's name."""
 
+    line = "iscsi"
+
     def start(self, wwid, discovery=""):
         """A backend that lists no path."""
         self.machine.run(f"printf '[lun]\\nwwid = \"%s\"\\n[discovery]\\nscan = true\\n%s\\n' '{wwid}' '{discovery}'"
@@ -156,6 +158,8 @@ class Discovery(HostCase):
 
 class Watching(HostCase):
     """The kernel's own initiator blocks its devices."""
+
+    line = "iscsi"
 
     def setUp(self):
         super().setUp()

@@ -12,6 +12,8 @@ TARGET = "iqn.2003-01.org.example:lio"
 class KernelIscsi(HostCase):
     """Portals fail under verified I/O over the kernel's sessions."""
 
+    line = "iscsi"
+
     # The kernel keeps a lost session's commands for so long, which here is for longer than any test.
     RECOVERY = 120
 
@@ -57,7 +59,7 @@ class KernelIscsi(HostCase):
         self.start_backend(*self.generic)
         self.addCleanup(self.machine.stop_backend)
         self.lose_session()
-        self.wait_state(self.generic[0], "blocked", timeout=5)
+        self.wait_state(self.generic[0], "blocked", timeout=15)
         self.start_load()
         self.machine.run("mend")
         self.wait_state(self.generic[0], "up", timeout=60)

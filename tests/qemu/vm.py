@@ -16,6 +16,7 @@ QEMU = "qemu-system-x86_64"
 # The lab's machines: kernel, initramfs, root.
 GUEST = ("vmlinuz", "initramfs", "tools.img")
 HYPERVISOR = ("host-vmlinuz", "host-initramfs", "host.img")
+HYPERVISOR_NEXT = ("host-next-vmlinuz", "host-next-initramfs", "host.img") # with a newer kernel, which Debian may not have
 
 # Slow under TCG and of no use in a guest that trusts everybody: mitigations.
 KERNEL_ARGUMENTS = "root=/dev/vda console=ttyS0 panic=-1 quiet mitigations=off"

@@ -34,6 +34,9 @@ pub(super) struct Command<'a> {
     pub(super) timeout_ms: u32,
 }
 
+/// How a command came back: with its end, or with the error of the call that was to send it.
+pub(super) type End = Result<Done, i32>;
+
 /// The end of a command.
 #[derive(Clone, Debug)]
 pub(super) struct Done {

@@ -1,4 +1,4 @@
-//! The threads that wait in the kernel for a path's commands.
+//! The threads that wait in the kernel for a path's commands, one each, where they go by `SG_IO`.
 //!
 //! One command, one thread: the call returns when the command has ended, and in a blocked device
 //! that may be never. So there is always one more thread than are in the kernel, up to
@@ -8,16 +8,16 @@
 use std::sync::{Arc, PoisonError};
 
 use super::bounce_sys::Bounce;
-use super::command::{Command, Data, Done, Memory};
+use super::command::{Command, End};
+use super::errand::{Errand, GONE};
 use super::flight::{Flight, Stage};
 use super::ioctl_sys;
-use super::kernel::Kernel;
+use super::kernel::{Engine, Kernel};
 use super::node::Kind;
-use super::results;
 use super::shared::{Device, Link, Shared};
 use crate::limits::{SG_STACK, SG_THREADS_MAX};
 use crate::path::outbox::lock;
-use crate::path::{Failure, Fate, Reach, Residual};
+use crate::path::{Failure, Fate, Reach};
 
 /// Starts a thread of the path.
 pub(super) fn hire<K: Kernel>(shared: &Arc<Shared<K>>) -> std::io::Result<()> {
@@ -51,7 +51,7 @@ impl<K: Kernel> Hand<K> {
             if alone && let Err(error) = hire(&self.shared) {
                 self.shared.say_short(&error);
             }
-            self.carry(&flight, &device);
+            self.carry(flight, &device);
         }
         lock(&self.shared.state).threads -= 1;
     }
@@ -64,7 +64,7 @@ impl<K: Kernel> Hand<K> {
         loop {
             match &state.link {
                 Link::Over => return None,
-                Link::Up(device) => {
+                Link::Up(device) if device.engine != Engine::Ring => {
                     let device = Arc::clone(device);
                     if let Some(flight) = state.queue.pop_front() {
                         let alone = state.idle == 0 && state.threads < SG_THREADS_MAX;
@@ -76,7 +76,7 @@ impl<K: Kernel> Hand<K> {
                         return Some((flight, device, alone));
                     }
                 }
-                Link::Opening | Link::Down => {
+                Link::Opening | Link::Up(_) | Link::Down => {
                     // Closed by the last who uses it, and that may wait: not by a lane.
                     if self.own.is_some() {
                         drop(state);
@@ -93,7 +93,7 @@ impl<K: Kernel> Hand<K> {
     }
 
     /// Sends one attempt and brings its end.
-    fn carry(&mut self, flight: &Flight, device: &Arc<Device<K>>) {
+    fn carry(&mut self, flight: Arc<Flight>, device: &Device<K>) {
         if !flight.step(Stage::Queued, Stage::Loading) {
             return;
         }
@@ -104,35 +104,14 @@ impl<K: Kernel> Hand<K> {
             }
             return;
         }
-        let lent = self.shared.direct && (device.found.kind != Kind::Bsg || is_flat(flight));
-        if !lent {
-            self.bounce.prepare(flight.data_out.len().max(flight.data_in.len()));
-            self.bounce.load(&flight.data_out);
-        }
-        let sent = if lent { Stage::SentLent } else { Stage::Sent };
-        if !flight.step(Stage::Loading, sent) {
-            return flight.end(Fate::Failed(Failure::Recalled, Reach::NotSent));
-        }
-        let end = self.execute(flight, device, lent);
-        let fate = results::fate(&end, flight.room());
-        if flight.step(sent, Stage::Storing) {
-            if let (false, Fate::Answered(answer)) = (lent, &fate) {
-                let unused = match answer.residual {
-                    Residual::Under(bytes) => bytes as usize,
-                    Residual::None | Residual::Over(_) => 0,
-                };
-                let came = flight.data_in.len().saturating_sub(unused);
-                self.bounce.store(&flight.data_in, came);
+        let bounce = std::mem::take(&mut self.bounce);
+        self.bounce = match Errand::load(flight, bounce, &self.shared, device) {
+            Ok(errand) => {
+                let end = self.execute(&errand.command(), device);
+                errand.end(&self.shared, device, &end)
             }
-            self.look_at(&end, &fate, flight, device);
-            flight.end(fate);
-        } else {
-            self.look_at(&end, &fate, flight, device);
-            let news = lock(&self.shared.parked).returned(flight.number(), &fate);
-            if let Some(news) = news {
-                self.shared.tell(news);
-            }
-        }
+            Err(bounce) => bounce,
+        };
     }
 
     /// Threads that share a descriptor of an sg node share its wait queue too: each end wakes all.
@@ -153,45 +132,11 @@ impl<K: Kernel> Hand<K> {
         }
     }
 
-    fn execute(&self, flight: &Flight, device: &Device<K>, lent: bool) -> Result<Done, i32> {
-        let memory = |segments| match lent {
-            true => Memory::Lent(segments),
-            false => Memory::Own(&self.bounce, segments.len()),
-        };
-        let data = match (flight.data_out.is_empty(), flight.data_in.is_empty()) {
-            (false, _) => Data::Out(memory(&flight.data_out)),
-            (true, false) => Data::In(memory(&flight.data_in)),
-            (true, true) => Data::None,
-        };
-        let timeout_ms = self.shared.timeout_ms;
-        let command = Command { cdb: flight.cdb.bytes(), data, timeout_ms };
+    fn execute(&self, command: &Command<'_>, device: &Device<K>) -> End {
         let handle = match &self.own {
             Some((serial, handle)) if *serial == device.serial => handle,
             _ => &device.handle,
         };
-        self.shared.kernel.execute(handle, device.found.kind, &command)
+        self.shared.kernel.execute(handle, device.found.kind, command)
     }
-
-    /// What an end says of the path itself.
-    fn look_at(&self, end: &Result<Done, i32>, fate: &Fate, flight: &Flight, device: &Device<K>) {
-        let shared = &self.shared;
-        match (end, fate) {
-            (Err(libc::EPERM | libc::EACCES), _) => shared.say_refused(flight.cdb.opcode()),
-            (Err(libc::ENODEV), _) => shared.lose(device.serial, GONE),
-            (_, Fate::Failed(..)) => {
-                log::debug!("{}: {}", shared.node.display(), results::name(end));
-                if !shared.kernel.is_there(&device.found) {
-                    shared.lose(device.serial, GONE);
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-const GONE: &str = "the host has removed the device";
-
-/// One piece, or none: a bsg node takes no lists.
-fn is_flat(flight: &Flight) -> bool {
-    flight.data_out.pieces().max(flight.data_in.pieces()) <= 1
 }

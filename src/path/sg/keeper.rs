@@ -4,14 +4,18 @@
 //! else is sent. Once the lanes have used a logical unit they never get another over this path.
 //! The manager does: its probe says what is there now, and decides.
 
+use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::bounce_sys::Bounce;
-use super::command::{Command, Data, Memory};
+use super::command::{Command, Data, End, Memory};
+use super::errand::GONE;
 use super::ioctl_sys;
-use super::kernel::Kernel;
+use super::kernel::{Engine, Kernel, Ring};
+use super::node::Kind;
 use super::results;
+use super::rider;
 use super::shared::{Device, Link, Shared};
 use crate::limits::{SG_REOPEN_BACKOFF, SG_REOPEN_BACKOFF_MAX};
 use crate::path::Fate;
@@ -27,13 +31,17 @@ const PAGE_ROOM: u16 = 4096;
 pub(super) fn keep<K: Kernel>(shared: &Arc<Shared<K>>) {
     ioctl_sys::block_signals();
     let mut backoff = SG_REOPEN_BACKOFF;
-    let mut told = None;
+    let (mut told, mut said) = (None, None);
     loop {
         match open(shared) {
-            Ok((device, bytes_max)) => {
+            Ok((device, ring, bytes_max)) => {
                 (backoff, told) = (SG_REOPEN_BACKOFF, None);
+                say_engine(shared, &device, &mut said);
                 let device = Arc::new(device);
                 shared.install(Arc::clone(&device), bytes_max);
+                if let Some(Err(error)) = ring.map(|ring| rider::hire(shared, &device, ring)) {
+                    shared.lose(device.serial, &format!("cannot start its thread: {error}"));
+                }
                 wait_while_up(shared);
                 // Closed here, or by a thread that is still in the kernel: it may take its time.
                 drop(device);
@@ -51,39 +59,72 @@ pub(super) fn keep<K: Kernel>(shared: &Arc<Shared<K>>) {
     }
 }
 
-fn open<K: Kernel>(shared: &Shared<K>) -> Result<(Device<K>, u32), String> {
+/// An open device, the ring to it if that is its engine, and the most bytes of a command.
+type Opened<K> = (Device<K>, Option<<K as Kernel>::Ring>, u32);
+
+/// The unit's name is the first question, and what the kernel says to that decides on the engine.
+fn open<K: Kernel>(shared: &Shared<K>) -> Result<Opened<K>, String> {
     let (handle, found) = shared.kernel.open(&shared.node).map_err(|error| error.to_string())?;
-    let wwid = name(shared, &handle, found.kind)?;
+    let (engine, asked) = match shared.kernel.ring(&handle, found.kind) {
+        Ok(Some(ring)) => match ask(shared, |command| ring.first(command)) {
+            (Ok((ring, done)), page) => (Engine::Ring, Some((ring, done, page))),
+            (Err(errno), _) => {
+                (Engine::Threads(Some(io::Error::from_raw_os_error(errno).to_string())), None)
+            }
+        },
+        Ok(None) => (Engine::Threads(None), None),
+        Err(why) => (Engine::Threads(Some(why)), None),
+    };
+    let (ring, end, page) = match asked {
+        Some((ring, done, page)) => (Some(ring), Ok(done), page),
+        None => {
+            let execute =
+                |command: &Command<'_>| shared.kernel.execute(&handle, found.kind, command);
+            let (end, page) = ask(shared, execute);
+            (None, end, page)
+        }
+    };
+    let wwid = name(&end, &page)?;
     // Its name was that of the device that was opened, if that is the one that is there.
     if !shared.kernel.is_there(&found) {
-        return Err("the host has removed the device".to_owned());
+        return Err(GONE.to_owned());
     }
     let bytes_max = shared.kernel.bytes_max(&handle, &found);
     let mut state = lock(&shared.state);
     state.openings += 1;
-    Ok((Device { serial: state.openings, handle, found, wwid }, bytes_max))
+    Ok((Device { serial: state.openings, handle, found, engine, wwid }, ring, bytes_max))
 }
 
-/// What the logical unit calls itself; `None` where it has no name.
-fn name<K: Kernel>(
-    shared: &Shared<K>,
-    handle: &K::Handle,
-    kind: super::node::Kind,
-) -> Result<Option<Wwid>, String> {
+/// Asks a logical unit for the page with its name.
+fn ask<K: Kernel, R>(shared: &Shared<K>, execute: impl FnOnce(&Command<'_>) -> R) -> (R, Bounce) {
     let [high, low] = PAGE_ROOM.to_be_bytes();
     let cdb = [opcode::INQUIRY, 1, DEVICE_IDENTIFICATION, high, low, 0];
     let mut bounce = Bounce::default();
     bounce.prepare(usize::from(PAGE_ROOM));
     let data = Data::In(Memory::Own(&bounce, usize::from(PAGE_ROOM)));
-    let command = Command { cdb: &cdb, data, timeout_ms: shared.timeout_ms };
-    let end = shared.kernel.execute(handle, kind, &command);
-    match results::fate(&end, u32::from(PAGE_ROOM)) {
+    let answer = execute(&Command { cdb: &cdb, data, timeout_ms: shared.timeout_ms });
+    (answer, bounce)
+}
+
+/// What the logical unit calls itself; `None` where it has no name.
+fn name(end: &End, page: &Bounce) -> Result<Option<Wwid>, String> {
+    match results::fate(end, u32::from(PAGE_ROOM)) {
         Fate::Answered(answer) if answer.status == Status::GOOD => {
-            Ok(designator::wwid(bounce.bytes(usize::from(PAGE_ROOM))))
+            Ok(designator::wwid(page.bytes(usize::from(PAGE_ROOM))))
         }
         Fate::Answered(answer) if answer.status == Status::CHECK_CONDITION => Ok(None),
         Fate::Answered(answer) => Err(format!("it answers INQUIRY with {}", answer.status)),
-        Fate::Failed(..) => Err(format!("it does not answer INQUIRY: {}", results::name(&end))),
+        Fate::Failed(..) => Err(format!("it does not answer INQUIRY: {}", results::name(end))),
+    }
+}
+
+/// One line, when it is another engine than at the opening before.
+fn say_engine<K: Kernel>(shared: &Shared<K>, device: &Device<K>, said: &mut Option<Engine>) {
+    if device.found.kind == Kind::Bsg && said.as_ref() != Some(&device.engine) {
+        let threads = lock(&shared.state).threads;
+        let engine = device.engine.describe(device.found.kind, threads);
+        log::info!("{}: its commands go by {engine}", shared.node.display());
+        *said = Some(device.engine.clone());
     }
 }
 

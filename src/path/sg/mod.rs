@@ -1,4 +1,4 @@
-//! `/dev/...`: a SCSI device of the host, by way of the kernel's `SG_IO`.
+//! `/dev/...`: a SCSI device of the host, by way of the kernel's `SG_IO`, or of io_uring.
 //!
 //! ```text
 //!   lane 0      lane 1     manager       a Channel each (channel.rs)
@@ -12,13 +12,17 @@
 //!      ioctl(node, SG_IO)                <-- opened by the keeper, and again (keeper.rs)
 //! ```
 //!
+//! A bsg node of Linux 7.1 needs no thread that waits for each command: one takes all that is in
+//! the queue, gives each its bounce memory, and hands them to an io_uring with one call (rider.rs).
+//! What follows is true of both.
+//!
 //! **A call cannot be taken back, but its memory can.** What the kernel was given it keeps until
 //! the command has ended, and in a blocked device that may be never. So it gets memory of a
-//! thread's own: a recalled attempt ends at once, and the thread stays behind with its bounce
-//! buffer until the kernel lets it go. The write may still go out, at any time: it is parked
-//! ([`Reach::Parked`](crate::path::Reach), `parked.rs`), and its blocks wait until the kernel has
-//! returned it. With `direct_io` the guest's memory itself goes to the kernel, which saves a copy,
-//! and then a recall can only wait.
+//! thread's own: a recalled attempt ends at once, and the thread (of a ring: the command's place in
+//! it) stays behind with its bounce buffer until the kernel lets it go. The write may still go out,
+//! at any time: it is parked ([`Reach::Parked`](crate::path::Reach), `parked.rs`), and its blocks
+//! wait until the kernel has returned it. With `direct_io` the guest's memory itself goes to the
+//! kernel, which saves a copy, and then a recall can only wait.
 //!
 //! **Unit attentions may never get here.** The kernel's ALUA handler, where one is attached, eats
 //! those that speak of access states, of a reset and of another unit behind the LUN, and sends the
@@ -26,8 +30,9 @@
 //! each of its checks, and its access state and its name are never older than that. What the kernel
 //! tells by uevents comes sooner.
 //!
-//! **When the process ends** with commands in the kernel, a node of sd or bsg lets it go only when
-//! they have ended; an sg node lets it go at once, and a parked write may go out after that.
+//! **When the process ends** with commands in the kernel, `SG_IO` on a node of sd or bsg lets it go
+//! only when they have ended; an sg node and a ring let it go at once, and a parked write may go out
+//! after that.
 //!
 //! | file | what |
 //! |---|---|
@@ -35,19 +40,22 @@
 //! | `node.rs` | from a node to the device behind it |
 //! | `keeper.rs` | opens, asks for the name, opens again |
 //! | `shared.rs` | the queue, and what there is to send to |
-//! | `crew.rs` | the threads |
+//! | `crew.rs` | the threads that wait for a command each |
+//! | `rider.rs` | the one thread of a node that takes commands over io_uring |
+//! | `errand.rs` | what both do before and after: load, store, tell |
 //! | `flight.rs` | one attempt: who ends it |
 //! | `parked.rs` | attempts given up inside the kernel |
 //! | `results.rs` | **the table of the kernel's results** |
 //! | `command.rs` | one command and its end |
 //! | `channel.rs` | a lane's end |
-//! | `bounce_sys.rs`, `ioctl_sys.rs` | memory; the calls |
+//! | `bounce_sys.rs`, `ioctl_sys.rs`, `ring_sys.rs` | memory; the calls; the ring |
 //! | [`host`] | what the host knows of its devices, as files |
 
 mod bounce_sys;
 mod channel;
 mod command;
 mod crew;
+mod errand;
 mod flight;
 pub mod host;
 mod ioctl_sys;
@@ -56,6 +64,8 @@ mod kernel;
 mod node;
 mod parked;
 mod results;
+mod rider;
+mod ring_sys;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -71,7 +81,6 @@ use thiserror::Error;
 
 pub use self::channel::SgChannel;
 use self::kernel::{Kernel, Linux};
-use self::node::Kind;
 pub use self::node::NodeError;
 use self::shared::{Link, Shared};
 use super::address::HostAddress;
@@ -188,13 +197,9 @@ impl Transport for SgPath {
 
     fn engine(&self) -> Cow<'static, str> {
         let state = lock(&self.shared.state);
-        let engine = match &state.link {
-            Link::Up(device) if device.found.kind == Kind::Bsg => "bsg",
-            _ => "sg_io",
-        };
-        match state.threads {
-            1 => format!("{engine} (1 thread)").into(),
-            threads => format!("{engine} ({threads} threads)").into(),
+        match &state.link {
+            Link::Up(device) => device.engine.describe(device.found.kind, state.threads).into(),
+            Link::Opening | Link::Down | Link::Over => "none: no device is open".into(),
         }
     }
 

@@ -7,11 +7,12 @@ use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Duration;
 
 use super::flight::Flight;
-use super::kernel::Kernel;
+use super::kernel::{Engine, Kernel};
 use super::node::Found;
 use super::parked::Parked;
 use crate::limits::SG_EVENTS_MAX;
 use crate::path::outbox::{Outbox, lock};
+use crate::path::waker::Waker;
 use crate::path::{Failure, TransportEvent};
 use crate::scsi::designator::Wwid;
 
@@ -21,6 +22,7 @@ pub(super) struct Device<K: Kernel> {
     pub(super) serial: u64,
     pub(super) handle: K::Handle,
     pub(super) found: Found,
+    pub(super) engine: Engine,
     /// What its logical unit calls itself.
     pub(super) wwid: Option<Wwid>,
 }
@@ -49,6 +51,8 @@ pub(super) struct State<K: Kernel> {
     sweep_at: usize,
     pub(super) threads: usize,
     pub(super) idle: usize,
+    /// Wakes the thread of the ring, if it has found the queue empty.
+    bell: Option<Arc<Waker>>,
     pub(super) openings: u64,
     outboxes: Vec<Weak<Outbox>>,
 }
@@ -96,6 +100,7 @@ impl<K: Kernel> Shared<K> {
                 sweep_at: SWEEP,
                 threads: 0,
                 idle: 0,
+                bell: None,
                 openings: 0,
                 outboxes: Vec::new(),
             }),
@@ -137,12 +142,35 @@ impl<K: Kernel> Shared<K> {
             state.sweep_at = 2 * state.queue.len() + SWEEP;
         }
         state.queue.extend(batch.drain(..));
-        let wake = state.idle > 0;
+        let by_ring = matches!(&state.link, Link::Up(device) if device.engine == Engine::Ring);
+        let (wake, bell) = (state.idle > 0 && !by_ring, state.bell.take());
         drop(state);
         if wake {
             self.work.notify_one();
         }
+        if let Some(bell) = bell {
+            bell.raise();
+        }
         Ok(())
+    }
+
+    /// Moves up to `room` attempts to `batch`, and has `bell` raised for those that come when there
+    /// is none left. False when the device that was opened as the `serial`th is no longer the path's.
+    pub(super) fn take_queued(
+        &self,
+        serial: u64,
+        room: usize,
+        bell: &Arc<Waker>,
+        batch: &mut Vec<Arc<Flight>>,
+    ) -> bool {
+        let mut state = lock(&self.state);
+        if !matches!(&state.link, Link::Up(device) if device.serial == serial) {
+            return false;
+        }
+        let count = room.min(state.queue.len());
+        batch.extend(state.queue.drain(..count));
+        state.bell = state.queue.is_empty().then(|| Arc::clone(bell));
+        true
     }
 
     /// The node leads to `device` from now on.
@@ -166,10 +194,14 @@ impl<K: Kernel> Shared<K> {
             return;
         }
         state.link = Link::Down;
+        let bell = state.bell.take();
         drop(state);
         self.tell(TransportEvent::Down(why.to_owned()));
         self.fail_queued();
         self.care.notify_all();
+        if let Some(bell) = bell {
+            bell.raise();
+        }
         // Threads without work close what they have of it: an sg node that somebody has open keeps
         // its number, and the device that comes back would get another name.
         self.work.notify_all();
@@ -191,8 +223,14 @@ impl<K: Kernel> Shared<K> {
 
     /// The path is closed: nothing is sent any more. What the kernel has stays with its threads.
     pub(super) fn close(&self) {
-        lock(&self.state).link = Link::Over;
+        let mut state = lock(&self.state);
+        state.link = Link::Over;
+        let bell = state.bell.take();
+        drop(state);
         self.fail_queued();
+        if let Some(bell) = bell {
+            bell.raise();
+        }
         self.work.notify_all();
         self.care.notify_all();
     }

@@ -19,8 +19,8 @@ impl Scene {
 
 #[test]
 fn device_that_comes_back_is_used_again() {
-    for kind in [Kind::Generic, Kind::Disk] {
-        let mut scene = Scene::new(kind);
+    for fake in Fake::each() {
+        let mut scene = Scene::with(fake, false);
         let mut lane = scene.client(false);
         let first = lane.ask();
         assert_eq!(lane.fate(first), GOOD());
@@ -30,7 +30,7 @@ fn device_that_comes_back_is_used_again() {
         scene.fake.set(|knobs| knobs.token = 2);
         scene.is_up();
         let again = lane.ask();
-        assert_eq!(lane.fate(again), GOOD(), "{kind:?}");
+        assert_eq!(lane.fate(again), GOOD());
     }
 }
 

@@ -3,6 +3,7 @@
 mod fake;
 mod gone;
 mod memory_sys;
+mod ring;
 mod stuck;
 
 use std::path::PathBuf;
@@ -132,8 +133,8 @@ const NOT_SENT: Fate = Fate::Failed(Failure::Disconnected, Reach::NotSent);
 
 #[test]
 fn data_goes_through_memory_of_our_own_both_ways() {
-    for kind in [Kind::Generic, Kind::Disk, Kind::Bsg] {
-        let mut scene = Scene::new(kind);
+    for fake in Fake::each() {
+        let mut scene = Scene::with(fake, false);
         let mut lane = scene.client(false);
         let data = OwnedBuffer::from_vec(vec![7; 9000]);
         let write = lane.write(&data);

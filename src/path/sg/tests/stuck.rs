@@ -9,51 +9,55 @@ fn recalled(reach: Reach) -> Fate {
 
 #[test]
 fn recalled_read_gives_its_memory_back_at_once_and_for_good() {
-    let scene = Scene::new(Kind::Generic);
-    let mut lane = scene.client(false);
-    scene.fake.set(|knobs| (knobs.stuck, knobs.content) = (Some(opcode::READ_10), 9));
-    let data = OwnedBuffer::from_vec(vec![7; 512]);
-    let read = lane.read(&data);
-    scene.fake.wait("the read is in the kernel", |knobs| knobs.inside == 1);
-    lane.channel.recall(read);
-    let end = lane.end(read);
-    assert_eq!((end.fate, end.session), (recalled(Reach::Parked), 1));
-    // Other commands go on.
-    let other = lane.ask();
-    assert_eq!(lane.fate(other), GOOD());
-    scene.fake.set(|knobs| knobs.stuck = None);
-    scene.fake.wait("the read comes back", |knobs| knobs.seen.contains(&9));
-    let last = lane.ask();
-    assert_eq!(lane.fate(last), GOOD());
-    assert_eq!(data.to_vec(), [7; 512]);
+    for fake in [Fake::new(Kind::Generic), Fake::ring()] {
+        let scene = Scene::with(fake, false);
+        let mut lane = scene.client(false);
+        scene.fake.set(|knobs| (knobs.stuck, knobs.content) = (Some(opcode::READ_10), 9));
+        let data = OwnedBuffer::from_vec(vec![7; 512]);
+        let read = lane.read(&data);
+        scene.fake.wait("the read is in the kernel", |knobs| knobs.inside == 1);
+        lane.channel.recall(read);
+        let end = lane.end(read);
+        assert_eq!((end.fate, end.session), (recalled(Reach::Parked), 1));
+        // Other commands go on.
+        let other = lane.ask();
+        assert_eq!(lane.fate(other), GOOD());
+        scene.fake.set(|knobs| knobs.stuck = None);
+        scene.fake.wait("the read comes back", |knobs| knobs.seen.contains(&9));
+        let last = lane.ask();
+        assert_eq!(lane.fate(last), GOOD());
+        assert_eq!(data.to_vec(), [7; 512]);
+    }
 }
 
 #[test]
 fn parked_write_is_proven_when_the_kernel_returns_it() {
-    let mut scene = Scene::new(Kind::Disk);
-    let mut lane = scene.client(false);
-    for (number, host, doubt) in [(1, 0x00, false), (2, 0x0F, true), (3, 0x08, false)] {
-        scene.fake.set(|knobs| {
-            knobs.stuck = Some(opcode::WRITE_10);
-            if let Ok(done) = &mut knobs.end {
-                done.host = host;
-            }
-        });
-        let data = OwnedBuffer::zeroed(512);
-        let write = lane.write(&data);
-        scene.fake.wait("the write is in the kernel", |knobs| knobs.inside == 1);
-        lane.channel.recall(write);
-        assert_eq!(lane.end(write).session, number);
-        let tells = |news: &TransportEvent| {
-            matches!(news, TransportEvent::Proven { .. } | TransportEvent::Returned { .. })
-        };
-        assert!(!scene.shared.take_news().iter().any(tells), "not before it is back");
-        scene.fake.set(|knobs| knobs.stuck = None);
-        scene.hears(|news| match news {
-            TransportEvent::Proven { session } => !doubt && *session == number,
-            TransportEvent::Returned { session } => doubt && *session == number,
-            _ => false,
-        });
+    for fake in [Fake::new(Kind::Disk), Fake::ring()] {
+        let mut scene = Scene::with(fake, false);
+        let mut lane = scene.client(false);
+        for (number, host, doubt) in [(1, 0x00, false), (2, 0x0F, true), (3, 0x08, false)] {
+            scene.fake.set(|knobs| {
+                knobs.stuck = Some(opcode::WRITE_10);
+                if let Ok(done) = &mut knobs.end {
+                    done.host = host;
+                }
+            });
+            let data = OwnedBuffer::zeroed(512);
+            let write = lane.write(&data);
+            scene.fake.wait("the write is in the kernel", |knobs| knobs.inside == 1);
+            lane.channel.recall(write);
+            assert_eq!(lane.end(write).session, number);
+            let tells = |news: &TransportEvent| {
+                matches!(news, TransportEvent::Proven { .. } | TransportEvent::Returned { .. })
+            };
+            assert!(!scene.shared.take_news().iter().any(tells), "not before it is back");
+            scene.fake.set(|knobs| knobs.stuck = None);
+            scene.hears(|news| match news {
+                TransportEvent::Proven { session } => !doubt && *session == number,
+                TransportEvent::Returned { session } => doubt && *session == number,
+                _ => false,
+            });
+        }
     }
 }
 
@@ -77,32 +81,36 @@ fn attempt_behind_stuck_threads_was_never_sent() {
 
 #[test]
 fn recall_of_direct_io_waits_for_the_kernel() {
-    let scene = Scene::with(Fake::new(Kind::Disk), true);
-    let mut lane = scene.client(false);
-    scene.fake.set(|knobs| (knobs.stuck, knobs.content) = (Some(opcode::READ_10), 9));
-    let data = OwnedBuffer::zeroed(512);
-    let read = lane.read(&data);
-    scene.fake.wait("the read is in the kernel", |knobs| knobs.inside == 1);
-    lane.channel.recall(read);
-    assert!(!lane.has_ended(read));
-    scene.fake.set(|knobs| knobs.stuck = None);
-    assert_eq!(lane.fate(read), GOOD());
-    assert_eq!(data.to_vec(), [9; 512]);
+    for fake in [Fake::new(Kind::Disk), Fake::ring()] {
+        let scene = Scene::with(fake, true);
+        let mut lane = scene.client(false);
+        scene.fake.set(|knobs| (knobs.stuck, knobs.content) = (Some(opcode::READ_10), 9));
+        let data = OwnedBuffer::zeroed(512);
+        let read = lane.read(&data);
+        scene.fake.wait("the read is in the kernel", |knobs| knobs.inside == 1);
+        lane.channel.recall(read);
+        assert!(!lane.has_ended(read));
+        scene.fake.set(|knobs| knobs.stuck = None);
+        assert_eq!(lane.fate(read), GOOD());
+        assert_eq!(data.to_vec(), [9; 512]);
+    }
 }
 
 #[test]
 fn channel_that_is_dropped_leaves_no_lent_memory_behind() {
-    let scene = Scene::new(Kind::Generic);
-    let mut lane = scene.client(false);
-    scene.fake.set(|knobs| (knobs.stuck, knobs.content) = (Some(opcode::READ_10), 9));
-    let data = OwnedBuffer::zeroed(512);
-    lane.read(&data);
-    scene.fake.wait("the read is in the kernel", |knobs| knobs.inside == 1);
-    drop(lane);
-    scene.fake.set(|knobs| knobs.stuck = None);
-    let mut other = scene.client(false);
-    scene.fake.wait("the read comes back", |knobs| knobs.seen == [9]);
-    let next = other.ask();
-    assert_eq!(other.fate(next), GOOD());
-    assert_eq!(data.to_vec(), [0; 512]);
+    for fake in [Fake::new(Kind::Generic), Fake::ring()] {
+        let scene = Scene::with(fake, false);
+        let mut lane = scene.client(false);
+        scene.fake.set(|knobs| (knobs.stuck, knobs.content) = (Some(opcode::READ_10), 9));
+        let data = OwnedBuffer::zeroed(512);
+        lane.read(&data);
+        scene.fake.wait("the read is in the kernel", |knobs| knobs.inside == 1);
+        drop(lane);
+        scene.fake.set(|knobs| knobs.stuck = None);
+        let mut other = scene.client(false);
+        scene.fake.wait("the read comes back", |knobs| knobs.seen == [9]);
+        let next = other.ask();
+        assert_eq!(other.fate(next), GOOD());
+        assert_eq!(data.to_vec(), [0; 512]);
+    }
 }
