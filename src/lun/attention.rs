@@ -1,12 +1,22 @@
 //! Unit attentions: an array has one for each nexus, the guest has one nexus.
 //!
-//! An event of the logical unit comes once over each path; the guest must hear of it once. The
-//! broker keeps, for each code, over which paths it has come since it was passed on: a path that
-//! brings it for the first time brings its own copy of the same event, a path that brings it again
-//! brings a new event. A path that was down when an event came has lost its copy, and its next
-//! event is taken for that copy; the guest hears of it when another path brings it. To know better
-//! one would have to know which of a path's reports are older than its new nexus, and a lane's may
-//! be late; a resetting of the path's place at its new link told the guest of one event twice.
+//! An event of the logical unit comes once over each path; the guest must hear of it once. What a
+//! path brings may reach the broker late, after what another path brings of the next event, so no
+//! order and no time says which belong together. But a nexus tells of one event once at most
+//! (SAM-5 5.14): a path that has brought a code n times knows of n events. The broker counts, for
+//! each code and path, and the guest hears of the next event when a path has brought more than it
+//! was told: it never hears of more than there were.
+//!
+//! A path that was down when an event came has lost its copy, and would stay behind: its next event
+//! would be taken for that copy, and be lost where no other path brings it. So where a path cannot
+//! have a copy of the guest's last event any more, because it has answered a question with GOOD
+//! since, or is new, or has lost its link, what is sent over it from then on and meets a unit
+//! attention has met a newer event. What was sent before may still bring an old copy, and goes on
+//! being counted as before. The next probe clears a path at the latest, and one that was out of use
+//! is probed before it is used.
+//!
+//! What is left: a path loses a copy in silence, brings the next event before its next probe, and no
+//! other path ever brings that one. Nobody can tell that from a late copy.
 //!
 //! | unit attention | the guest |
 //! |---|---|
@@ -17,64 +27,109 @@
 //! | 3Fh/03h INQUIRY data, 3Fh/05h device identifier | never: what it sees of the LUN stays. The path tells again who it is |
 //! | 3Fh/0Eh reported LUNs | not the paths' own; hears of one when a LUN that was gone is back |
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use crate::ids::PathId;
-use crate::limits::PATHS_MAX;
 use crate::scsi::Asc;
 
 /// Codes remembered at most. Arrays have a handful; the oldest makes room.
 const CODES_MAX: usize = 16;
 
-/// A set of paths, one bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Paths([u64; PATHS_MAX / 64]);
+/// The events that a path is known to know of, by what was sent over it since some time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    /// `None` for all that was ever sent.
+    since: Option<Instant>,
+    events: u64,
+}
 
-impl Paths {
-    fn insert(&mut self, path: PathId) -> bool {
-        let (word, bit) = (usize::from(path.0) / 64 % self.0.len(), 1 << (path.0 % 64));
-        let new = self.0[word] & bit == 0;
-        self.0[word] |= bit;
-        new
-    }
+/// Two counts of one path: when a new one begins, an old one goes on for what was sent before.
+type Counts = [Count; 2];
 
-    fn remove(&mut self, path: PathId) {
-        self.0[usize::from(path.0) / 64 % self.0.len()] &= !(1 << (path.0 % 64));
-    }
+fn most(counts: &Counts) -> Count {
+    if counts[1].events > counts[0].events { counts[1] } else { counts[0] }
+}
+
+/// Events of one code.
+#[derive(Debug)]
+struct Events {
+    code: Asc,
+    /// So many the guest was told of.
+    told: u64,
+    /// When the last of them came.
+    last: Instant,
+    paths: BTreeMap<PathId, Counts>,
+}
+
+/// A path has nothing left of the events that came before `asked`.
+#[derive(Clone, Copy, Debug)]
+struct Clear {
+    path: PathId,
+    asked: Instant,
+    /// The time of the turn in which that was found, which began before.
+    found: Instant,
 }
 
 /// Folds the paths' unit attentions into the guest's.
 #[derive(Debug, Default)]
 pub struct Broker {
-    seen: VecDeque<(Asc, Paths)>,
+    codes: VecDeque<Events>,
+    clear: Vec<Clear>,
 }
 
 impl Broker {
-    /// `path` brought `code`. True when this is news for the guest, false for one more path's copy
-    /// of what it has been told.
-    pub fn arrived(&mut self, path: PathId, code: Asc) -> bool {
-        if let Some((_, paths)) = self.seen.iter_mut().find(|(seen, _)| *seen == code) {
-            if paths.insert(path) {
-                return false;
-            }
-            *paths = Paths::default();
-            paths.insert(path);
-            return true;
+    /// `path` brought `code` for something that was sent at `sent` or later. True when this is news
+    /// for the guest, false where it may be one more copy of what it has been told.
+    pub fn arrived(&mut self, path: PathId, code: Asc, sent: Instant, now: Instant) -> bool {
+        let events = self.events(code, now);
+        let counts = events.paths.entry(path).or_default();
+        let counting = |count: &&mut Count| count.since.is_none_or(|since| sent >= since);
+        counts.iter_mut().filter(counting).for_each(|count| count.events += 1);
+        if most(counts).events <= events.told {
+            return false;
         }
-        if self.seen.len() == CODES_MAX {
-            self.seen.pop_front();
-        }
-        let mut paths = Paths::default();
-        paths.insert(path);
-        self.seen.push_back((code, paths));
+        (events.told, events.last) = (most(counts).events, now);
         true
+    }
+
+    fn events(&mut self, code: Asc, now: Instant) -> &mut Events {
+        let known = self.codes.iter().position(|events| events.code == code);
+        let at = known.unwrap_or_else(|| {
+            if self.codes.len() == CODES_MAX {
+                self.codes.pop_front();
+            }
+            self.codes.push_back(Events { code, told: 0, last: now, paths: BTreeMap::new() });
+            self.codes.len() - 1
+        });
+        &mut self.codes[at]
+    }
+
+    /// `path` has nothing left of what came before `asked`: a question of that time was answered
+    /// with GOOD where a unit attention would have been told, or its nexus has ended since.
+    pub fn clear(&mut self, path: PathId, asked: Instant, now: Instant) {
+        self.clear.push(Clear { path, asked, found: now });
+    }
+
+    /// The time is `now`: what was found in an earlier turn happened before.
+    pub fn advance(&mut self, now: Instant) {
+        while let Some(at) = self.clear.iter().position(|clear| clear.found < now) {
+            let Clear { path, asked, .. } = self.clear.swap_remove(at);
+            for events in self.codes.iter_mut().filter(|events| events.last < asked) {
+                let counts = events.paths.entry(path).or_default();
+                if most(counts).events < events.told {
+                    *counts = [most(counts), Count { since: Some(now), events: events.told }];
+                }
+            }
+        }
     }
 
     /// `path` is gone, and its place in the table may be another path's one day. A path that only
     /// failed stays: it has brought its copy, and what it brings when it is back is a new event.
     pub fn removed(&mut self, path: PathId) {
-        for (_, paths) in &mut self.seen {
-            paths.remove(path);
+        self.clear.retain(|clear| clear.path != path);
+        for events in &mut self.codes {
+            events.paths.remove(&path);
         }
     }
 }
@@ -82,41 +137,136 @@ impl Broker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const EVENT: Asc = Asc::MODE_PARAMETERS_CHANGED;
 
+    /// A broker and its clock, which goes on by a second with each step.
+    struct Desk {
+        broker: Broker,
+        start: Instant,
+        now: Instant,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let now = Instant::now();
+            Desk { broker: Broker::default(), start: now, now }
+        }
+
+        fn step(&mut self) -> Instant {
+            self.now += Duration::from_secs(1);
+            self.broker.advance(self.now);
+            self.now
+        }
+
+        fn at(&self, second: u64) -> Instant {
+            self.start + Duration::from_secs(second)
+        }
+
+        /// A command that was sent just now brings the event.
+        fn brings(&mut self, path: u16) -> bool {
+            let now = self.step();
+            self.broker.arrived(PathId(path), EVENT, now, now)
+        }
+
+        /// As [`Desk::brings`], for one that was sent at `second`.
+        fn brings_late(&mut self, path: u16, second: u64) -> bool {
+            let (now, sent) = (self.step(), self.at(second));
+            self.broker.arrived(PathId(path), EVENT, sent, now)
+        }
+
+        /// A question is asked and answered with GOOD; returns the second in which it was asked.
+        fn is_clear(&mut self, path: u16) -> u64 {
+            let asked = self.step();
+            let now = self.step();
+            self.broker.clear(PathId(path), asked, now);
+            asked.duration_since(self.start).as_secs()
+        }
+    }
+
     #[test]
     fn arrived_passes_one_event_once() {
-        let mut broker = Broker::default();
-        assert!(broker.arrived(PathId(0), EVENT));
-        assert!(!broker.arrived(PathId(1), EVENT));
-        assert!(!broker.arrived(PathId(200), EVENT));
+        let mut desk = Desk::new();
+        assert_eq!([0, 1, 200].map(|path| desk.brings(path)), [true, false, false]);
     }
 
     #[test]
     fn arrived_passes_the_next_event_of_the_same_code() {
-        let mut broker = Broker::default();
-        assert!(broker.arrived(PathId(0), EVENT));
-        assert!(!broker.arrived(PathId(1), EVENT));
-        assert!(broker.arrived(PathId(1), EVENT));
-        assert!(!broker.arrived(PathId(0), EVENT));
+        let mut desk = Desk::new();
+        assert_eq!([0, 1, 1, 0].map(|path| desk.brings(path)), [true, false, true, false]);
+    }
+
+    #[test]
+    fn arrived_passes_two_events_twice_when_all_that_one_path_brings_is_late() {
+        let mut desk = Desk::new();
+        assert_eq!([0, 0, 1, 1].map(|path| desk.brings(path)), [true, true, false, false]);
+        assert_eq!([1, 0].map(|path| desk.brings(path)), [true, false]);
+    }
+
+    #[test]
+    fn arrived_passes_an_event_of_a_path_that_has_lost_the_one_before() {
+        let mut desk = Desk::new();
+        assert!(desk.brings(0));
+        desk.is_clear(1);
+        assert!(desk.brings(1), "the copy of the first event is gone");
+        assert!(!desk.brings(0));
+        assert!(desk.brings(0) && !desk.brings(1));
+    }
+
+    #[test]
+    fn arrived_takes_what_was_sent_before_a_clear_answer_for_a_copy() {
+        let mut desk = Desk::new();
+        assert!(desk.brings(0));
+        let asked = desk.is_clear(1);
+        assert!(!desk.brings_late(1, asked), "nobody knows which came first");
+        assert!(desk.brings(1));
+        assert!(!desk.brings(0));
+    }
+
+    #[test]
+    fn arrived_counts_what_was_sent_before_a_clear_answer_with_what_came_before() {
+        let mut desk = Desk::new();
+        assert!(desk.brings(0));
+        let asked = desk.is_clear(1);
+        assert!(!desk.brings_late(1, asked), "the copy");
+        assert!(desk.brings_late(1, asked), "another event");
+    }
+
+    #[test]
+    fn clear_answer_to_an_older_question_says_nothing_of_an_event() {
+        let mut desk = Desk::new();
+        let asked = desk.step();
+        assert!(desk.brings(0));
+        let now = desk.step();
+        desk.broker.clear(PathId(1), asked, now);
+        assert!(!desk.brings(1));
+    }
+
+    #[test]
+    fn clear_answer_is_older_than_the_turn_in_which_it_was_found() {
+        let mut desk = Desk::new();
+        assert!(desk.brings(0));
+        let (asked, now) = (desk.step(), desk.step());
+        desk.broker.clear(PathId(1), asked, now);
+        desk.broker.advance(now);
+        assert!(!desk.broker.arrived(PathId(1), EVENT, now, now), "it may have been sent before");
     }
 
     #[test]
     fn arrived_keeps_codes_apart_and_is_bounded() {
-        let mut broker = Broker::default();
+        let (mut broker, now) = (Broker::default(), Instant::now());
         for code in 0..200 {
-            assert!(broker.arrived(PathId(0), Asc(0x3F, code)));
+            assert!(broker.arrived(PathId(0), Asc(0x3F, code), now, now));
         }
-        assert!(broker.seen.len() <= CODES_MAX);
+        assert!(broker.codes.len() <= CODES_MAX);
     }
 
     #[test]
     fn removed_path_does_not_make_news_of_its_successors_copy() {
-        let mut broker = Broker::default();
-        assert!(broker.arrived(PathId(0), EVENT));
-        assert!(!broker.arrived(PathId(1), EVENT));
-        broker.removed(PathId(1));
-        assert!(!broker.arrived(PathId(1), EVENT));
+        let mut desk = Desk::new();
+        assert_eq!([0, 1].map(|path| desk.brings(path)), [true, false]);
+        desk.broker.removed(PathId(1));
+        assert!(!desk.brings(1));
     }
 }

@@ -204,6 +204,12 @@ impl Check {
         self.running.as_mut()?.take_doubt()
     }
 
+    /// True when the end of the question under way says that its nexus had no unit attention left,
+    /// or is no more.
+    pub fn is_clear(&self, fate: &Fate) -> bool {
+        self.running.as_ref().is_some_and(|probe| probe.is_clear(fate))
+    }
+
     /// Takes the end of the last question. The second value is what the guest must hear of.
     pub fn feed(&mut self, fate: &Fate, data: &[u8], now: Instant) -> (Option<Step>, Vec<Asc>) {
         let Some(probe) = &mut self.running else { return (None, Vec::new()) };

@@ -42,6 +42,11 @@ impl Explicit {
         self.asked.is_some_and(|(asked, _)| asked == path)
     }
 
+    /// When the array was last asked.
+    pub fn last(&self) -> Option<Instant> {
+        self.last
+    }
+
     /// An admin wants it, once: what has been undone before is forgotten.
     pub fn order(&mut self) {
         (self.ordered, self.given_up, self.undone) = (true, false, 0);

@@ -70,8 +70,6 @@ pub enum Problem {
     Doubt(Asc),
     /// The size has changed.
     SizeChanged,
-    /// Something that the guest must hear of.
-    Attention(Asc),
     /// A command has been under way on it for suspiciously long.
     Overdue,
 }
@@ -148,8 +146,9 @@ fn problem(class: Class) -> Option<Problem> {
         Class::AccessChanged(_) => Some(Problem::AccessChanged),
         Class::Doubt(code) => Some(Problem::Doubt(code)),
         Class::SizeChanged => Some(Problem::SizeChanged),
-        Class::Attention(code) => Some(Problem::Attention(code)),
-        Class::Done
+        // An affair of the guest's, see `Event::Attention`.
+        Class::Attention(_)
+        | Class::Done
         | Class::Load
         | Class::HostBusy
         | Class::Aborted

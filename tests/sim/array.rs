@@ -168,11 +168,14 @@ impl Port {
 
     /// A unit attention for this nexus; one that is pending already is not repeated.
     pub fn raise(&mut self, code: Asc) {
-        if self.link && !self.attentions.contains(&code) {
+        if self.link && !self.removed && !self.attentions.contains(&code) {
             self.attentions.push_back(code);
         }
     }
 }
+
+/// What the guest is told of an event of the logical unit.
+pub const EVENT: Asc = Asc::MODE_PARAMETERS_CHANGED;
 
 /// The array's answer.
 #[derive(Clone, Debug)]
@@ -200,6 +203,12 @@ impl Reply {
     pub fn check(key: SenseKey, code: Asc) -> Self {
         let sense = Some(Sense::fixed(key, code));
         Reply { status: Status::CHECK_CONDITION, sense, data: Vec::new() }
+    }
+
+    /// True when it tells of an event of the logical unit.
+    pub fn tells_event(&self) -> bool {
+        let told = self.sense.as_ref().and_then(Sense::decode);
+        told == Some((SenseKey::UnitAttention, EVENT))
     }
 
     /// What is left of `room`.

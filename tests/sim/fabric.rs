@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use vhost_user_scsi_mpath::buffer::Segments;
 use vhost_user_scsi_mpath::ids::{AttemptId, LaneId, Slot};
+use vhost_user_scsi_mpath::multipath::classify::{Class, classify};
 use vhost_user_scsi_mpath::path::{Answer, Ended, Failure, Fate, Reach, Task, TransportEvent};
 use vhost_user_scsi_mpath::scsi::{Asc, Cdb, Status};
 
@@ -300,7 +301,7 @@ impl Scene {
             return self.drop_session(port, "cut");
         }
         self.ports[port].link = false;
-        self.ports[port].attentions.clear();
+        self.lose_attentions(port);
         if self.ports[port].tells {
             self.ports[port].news.push(TransportEvent::Down("cut".into()));
             self.ports[port].blocked_told = None;
@@ -336,15 +337,11 @@ impl Scene {
             let part = self.random.below(room.len() as u64) as usize;
             room.write_at(0, &vec![0xDB; part]);
         }
-        let told = attempt.reply.as_ref().and_then(|reply| reply.sense.as_ref());
-        if failed
-            && told.is_some_and(|sense| {
-                sense.decode().is_some_and(|(_, code)| code == Asc::MODE_PARAMETERS_CHANGED)
-            })
-        {
+        if failed && attempt.reply.as_ref().is_some_and(Reply::tells_event) {
             // The array thinks that it has told.
-            self.oracle.nexus_lost = true;
+            self.oracle.loses_copy();
         }
+        let fate = self.note_event(fate);
         self.say(|| format!("port {port} ends {id:?} of {serial:?} for {client}: {fate:?}"));
         self.note_end(key, &fate);
         self.note_doubt(port, &fate);
@@ -365,6 +362,18 @@ impl Scene {
         }
         let end = Ended { attempt: id, fate, session };
         self.ends.entry((client, port)).or_default().push((end, serial));
+    }
+
+    /// A path brings an event of the logical unit.
+    fn note_event(&mut self, fate: Fate) -> Fate {
+        if classify(&fate).class != Class::Attention(Asc::MODE_PARAMETERS_CHANGED) {
+            return fate;
+        }
+        self.oracle.brings_event();
+        match self.options.lies.attentions_get_lost {
+            true => Fate::Failed(Failure::HostBusy, Reach::NotSent),
+            false => fate,
+        }
     }
 
     /// The array gets to see it after all, some time later; or never.

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use vhost_user_scsi_mpath::ids::LaneId;
-use vhost_user_scsi_mpath::multipath::{Event, Failback, NoPathRetry, Policy, Table};
+use vhost_user_scsi_mpath::multipath::{Event as CoreEvent, Failback, NoPathRetry, Policy, Table};
 use vhost_user_scsi_mpath::path::TransportEvent;
 use vhost_user_scsi_mpath::scsi::Asc;
 use vhost_user_scsi_mpath::scsi::alua::AccessState;
 
-use crate::array::{Port, Unit};
+use crate::array::{EVENT, Port, Reply, Unit};
+use crate::fabric::Attempt;
 use crate::options::BLOCKS;
+use crate::oracle::Event;
 use crate::plans::Plan;
 use crate::scene::Scene;
 use crate::world::World;
@@ -191,7 +193,6 @@ impl World {
                 return;
             }
             scene.cut(port);
-            scene.oracle.nexus_lost = true;
             let now = scene.now;
             scene.ports[port].changed(now);
         }
@@ -206,16 +207,15 @@ impl World {
             Fault::Add if self.scene().ports.len() < PORTS_MAX => self.add_port(),
             Fault::Remove if left > 1 => {
                 let Some(path) = path else { return };
-                self.tell_manager(Event::Remove(path), now);
+                self.tell_manager(CoreEvent::Remove(path), now);
                 let mut scene = self.scene();
-                scene.oracle.nexus_lost = true;
                 scene.ports[port].leaving = true;
                 let now = scene.now;
                 scene.ports[port].changed(now);
             }
             Fault::Disable => {
                 let Some(path) = path else { return };
-                self.tell_manager(Event::Disable(path), now);
+                self.tell_manager(CoreEvent::Disable(path), now);
                 self.scene().ports[port].disabled = true;
                 self.plan(length, Plan::Restore(Restore::Use(port)));
             }
@@ -232,9 +232,9 @@ impl World {
                     (random.pick(&policies), random.pick(&retries), random.pick(&failbacks))
                 };
                 self.scene().options.failback = failback;
-                self.tell_manager(Event::SetFailback(failback), now);
-                self.tell_manager(Event::SetPolicy(policy), now);
-                self.tell_manager(Event::SetNoPathRetry(retry), now);
+                self.tell_manager(CoreEvent::SetFailback(failback), now);
+                self.tell_manager(CoreEvent::SetPolicy(policy), now);
+                self.tell_manager(CoreEvent::SetNoPathRetry(retry), now);
             }
             _ => {}
         }
@@ -247,7 +247,7 @@ impl World {
             let path = self.scene().ports[port].path;
             let there = !self.scene().ports[port].leaving;
             if let Some(path) = path.filter(|_| there) {
-                self.tell_manager(Event::Reinstate(path), now);
+                self.tell_manager(CoreEvent::Reinstate(path), now);
             }
         }
         if let Restore::Host(port) | Restore::Link(port) = restore {
@@ -390,26 +390,50 @@ impl Scene {
         }
     }
 
-    /// An event of the logical unit, if nothing is left of the one before.
+    /// An event of the logical unit, if nothing is left of the one before and the guest was told of
+    /// it, as far as it can be.
     fn raise_event(&mut self) {
-        let code = Asc::MODE_PARAMETERS_CHANGED;
-        let open = self.ports.iter().any(|port| port.attentions.contains(&code));
-        if !open && self.oracle.told == self.oracle.raised {
-            self.oracle.raised += 1;
-            self.raise_everywhere(code);
+        let pending = |port: &Port| port.attentions.contains(&EVENT);
+        let under_way = |attempt: &Attempt| {
+            attempt.live && attempt.reply.as_ref().is_some_and(Reply::tells_event)
+        };
+        let open = self.ports.iter().any(pending) || self.attempts.values().any(under_way);
+        if !open && !self.oracle.owes_event() {
+            self.begin_event();
+        }
+    }
+
+    /// An event of the logical unit.
+    pub fn begin_event(&mut self) {
+        self.oracle.event = Some(Event {
+            brought: false,
+            copy_lost: self.ports.iter().any(|port| !port.link && !port.removed),
+            told_before: self.oracle.told,
+        });
+        self.raise_everywhere(EVENT);
+    }
+
+    /// The nexus over `port` is no more.
+    pub fn lose_attentions(&mut self, port: usize) {
+        if std::mem::take(&mut self.ports[port].attentions).contains(&EVENT) {
+            self.oracle.loses_copy();
         }
     }
 
     /// `lane` reads `table`: from now on it knows which paths are out of use.
     pub fn see(&mut self, lane: LaneId, table: &Table) {
-        for port in &mut self.ports {
+        for at in 0..self.ports.len() {
+            let port = &mut self.ports[at];
             let entry = port.path.and_then(|path| table.entry(path));
             if !entry.is_some_and(|entry| entry.is_usable()) {
                 if port.doubt_told.is_some_and(|told| told < table.version) {
                     port.doubted.remove(&lane);
                 }
                 // Nobody sends anything over it that was not on its way.
-                port.removed |= port.leaving && entry.is_none();
+                if port.leaving && entry.is_none() {
+                    port.removed = true;
+                    self.lose_attentions(at);
+                }
             }
         }
     }

@@ -231,6 +231,15 @@ fn attention_that_is_told_twice_is_noticed() {
 }
 
 #[test]
+fn attention_that_gets_lost_is_noticed() {
+    is_noticed(&[Rule::AttentionOnce], 20, |options| {
+        (options.fault_every, options.tasks_every) = (Duration::from_millis(200), Duration::ZERO);
+        options.faults = Fault::ALL.map(|fault| u32::from(fault == Fault::Mode));
+        options.lies = Lies { attentions_get_lost: true, ..Lies::default() };
+    });
+}
+
+#[test]
 fn path_that_never_comes_up_is_noticed() {
     is_noticed(&[Rule::InTime, Rule::CleanEnd], 10, |options| {
         options.lies = Lies { probes_get_lost: true, ..Lies::default() };

@@ -47,6 +47,8 @@ pub struct Lies {
     pub remaps_in_disguise: bool,
     /// The array tells of one event twice over one port.
     pub attentions_repeat: bool,
+    /// The host loses the array's telling of an event.
+    pub attentions_get_lost: bool,
     /// What hangs for the guest answers the manager's questions.
     pub probes_pass_silence: bool,
     /// What limps for the guest is fast for the manager.

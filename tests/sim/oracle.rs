@@ -31,14 +31,28 @@ struct Block {
     touched: Duration,
 }
 
+/// An event of the logical unit.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// A path has brought it.
+    pub brought: bool,
+    /// A port had no copy for its nexus, or lost it: what another one brings may look like a late
+    /// copy of the event before.
+    pub copy_lost: bool,
+    /// What the guest had heard of when it came.
+    pub told_before: u64,
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Oracle {
     blocks: Vec<Block>,
-    /// Events of the logical unit that the guest must hear of.
-    pub raised: u64,
+    /// Events of the logical unit that a path has brought: the guest must hear of them.
+    pub brought: u64,
     /// Those that it heard of.
     pub told: u64,
+    /// The last event; it begins when nothing is left of the one before.
+    pub event: Option<Event>,
     /// Resets that the guest asked for: each may bring a unit attention.
     pub resets: u64,
     /// The unit attentions of resets that it got.
@@ -53,8 +67,6 @@ pub struct Oracle {
     pub small: bool,
     /// How often it was told that the size has changed.
     pub sizes_told: u64,
-    /// A nexus was lost: what the array had not told yet over it is gone.
-    pub nexus_lost: bool,
     /// As [`Oracle::suspects`], of the turn that is not over.
     pub fresh_suspects: Vec<(LaneId, usize)>,
     /// Lanes and ports that failed under their hands, until the manager had its turn.
@@ -68,8 +80,9 @@ impl Oracle {
         let block = Block { writes: vec![zeroes], floor: Duration::ZERO, touched: Duration::ZERO };
         Oracle {
             blocks: vec![block; BLOCKS as usize],
-            raised: 0,
+            brought: 0,
             told: 0,
+            event: None,
             resets: 0,
             resets_told: 0,
             gone: 0,
@@ -77,10 +90,31 @@ impl Oracle {
             size_told: 0,
             small: false,
             sizes_told: 0,
-            nexus_lost: false,
             fresh_suspects: Vec::new(),
             suspects: BTreeSet::new(),
         }
+    }
+
+    /// A path brings the last event.
+    pub fn brings_event(&mut self) {
+        if let Some(event) = self.event.as_mut().filter(|event| !event.brought) {
+            event.brought = true;
+            self.brought += 1;
+        }
+    }
+
+    /// A port's copy of the last event is lost.
+    pub fn loses_copy(&mut self) {
+        if let Some(event) = &mut self.event {
+            event.copy_lost = true;
+        }
+    }
+
+    /// The last event was brought, and the guest has not heard of any since it came.
+    pub fn owes_event(&self) -> bool {
+        let owed =
+            |event: &Event| event.brought && !event.copy_lost && self.told == event.told_before;
+        self.event.as_ref().is_some_and(owed)
     }
 
     /// A command begins.

@@ -523,3 +523,46 @@ fn explicit_access_makes_the_last_group_the_better_one() {
     world.run_for(Duration::from_secs(100));
     world.ends_well();
 }
+
+#[test]
+fn events_that_the_manager_hears_of_together_are_told_one_by_one() {
+    let mut world = world(|options| options.ports = 1);
+    world.delay_manager(ms(300));
+    for _ in 0..2 {
+        world.scene().begin_event();
+        let read = world.send(0, Op::Read, (1, 2));
+        world.run_for(ms(50));
+        assert_eq!(world.outcome(read), GOOD);
+    }
+    world.run_for(ms(500));
+    let read = world.send(0, Op::Read, (1, 2));
+    world.run_for(ms(100));
+    let again = world.send(0, Op::Read, (1, 2));
+    world.run_for(ms(100));
+    let told = Some((Response::Ok, Status::CHECK_CONDITION));
+    assert_eq!([read, again].map(|serial| world.outcome(serial)), [told; 2]);
+    world.ends_well();
+}
+
+#[test]
+fn events_whose_copies_a_late_lane_brings_are_told_once_each() {
+    let mut world = world(|options| options.lanes = 2);
+    for event in 1..=2 {
+        world.break_port(Fault::Mode, 0, ms(1));
+        if event == 1 {
+            // It is told over one port, and passes that on after all that follows.
+            world.send(1, Op::Read, (40, 2));
+            world.run_for(ms(0));
+            world.delay_lane(LaneId(1), ms(1000));
+        }
+        world.run_for(ms(10));
+        for _ in 0..4 {
+            world.send(0, Op::Read, (1, 2));
+            world.run_for(ms(50));
+        }
+        assert_eq!(world.scene().oracle.told, event);
+        assert!(world.scene().ports.iter().all(|port| port.attentions.is_empty()));
+    }
+    world.run_for(ms(2000));
+    world.ends_well();
+}

@@ -65,10 +65,9 @@ impl Scene {
         let now = self.now;
         let at = &mut self.ports[port];
         at.link = false;
-        at.attentions.clear();
         at.news.push(TransportEvent::Down(why.to_owned()));
         at.changed(now);
-        self.oracle.nexus_lost = true;
+        self.lose_attentions(port);
         for key in self.live_on(port) {
             let attempt = &self.attempts[&key];
             let failure = match attempt.recalled {

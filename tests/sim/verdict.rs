@@ -123,7 +123,7 @@ impl Scene {
         let right = match code {
             Asc::MODE_PARAMETERS_CHANGED => {
                 oracle.told += 1;
-                oracle.told <= oracle.raised
+                oracle.told <= oracle.brought
             }
             Asc::REPORTED_LUNS_CHANGED => {
                 oracle.returns_told += 1;

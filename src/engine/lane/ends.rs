@@ -54,6 +54,7 @@ impl<T: Transport> Lane<T> {
         if let Some(problem) = ruling.problem {
             self.report(path, problem);
         }
+        self.pass_on_attention(path, verdict.class, sent);
         let Ended { fate, session, .. } = ended;
         let after = After { path, session, fate, executed: verdict.executed, now };
         if self.mode == Mode::Disconnected {
@@ -159,6 +160,13 @@ impl<T: Transport> Lane<T> {
         }
     }
 
+    /// Passes a unit attention on that the guest must hear of.
+    pub(super) fn pass_on_attention(&self, path: PathId, class: Class, sent: Instant) {
+        if let Class::Attention(code) = class {
+            self.manager.send(ToManager::Core(Event::Attention { path, code, sent }));
+        }
+    }
+
     /// Tells the manager, and stops using the path at once where the problem says that nothing
     /// should be sent over it; then the first report is enough.
     pub(super) fn report(&mut self, path: PathId, problem: Problem) {
@@ -167,10 +175,7 @@ impl<T: Transport> Lane<T> {
             Problem::Access(state) => {
                 !state.allows_media_access() || state == AccessState::Transitioning
             }
-            Problem::AccessChanged
-            | Problem::SizeChanged
-            | Problem::Attention(_)
-            | Problem::Overdue => false,
+            Problem::AccessChanged | Problem::SizeChanged | Problem::Overdue => false,
         };
         if stops && self.paths.is_suspect(path) {
             return;

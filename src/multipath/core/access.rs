@@ -7,6 +7,7 @@ use super::Core;
 use super::events::{Action, News};
 use crate::ids::PathId;
 use crate::limits::TRANSITION_POLL;
+use crate::multipath::classify::{Class, classify};
 use crate::multipath::groups::{Failback, Rank, Switch};
 use crate::multipath::path::Path;
 use crate::multipath::probe::Question;
@@ -139,7 +140,15 @@ impl Core {
     /// The array has answered to SET TARGET PORT GROUPS, or has not.
     pub(super) fn explicit_answered(&mut self, id: PathId, fate: &Fate, now: Instant) {
         let done = matches!(fate, Fate::Answered(answer) if answer.status == Status::GOOD);
+        let sent = self.explicit.last().unwrap_or(now);
         let group = self.explicit.answered(done);
+        // The array tells each nexus of an event once, whatever it was asked.
+        match classify(fate).class {
+            Class::Attention(code) => self.attention(id, code, sent, now),
+            Class::Doubt(code) => self.doubt(id, &format!("unit attention {code}"), now),
+            Class::SizeChanged => self.changed(id, now),
+            _ => {}
+        }
         if let (false, Some(group)) = (done, group) {
             let text = format!("the array did not make group {group} active/optimized: {fate:?}");
             self.actions.push(Action::Tell(News::Explicit(text)));

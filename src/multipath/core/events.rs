@@ -105,6 +105,16 @@ pub enum Event {
         /// What it saw.
         problem: Problem,
     },
+    /// A lane met a unit attention that the guest must hear of. Each one counts, so none is left out
+    /// as a report would be that the manager has not answered to yet.
+    Attention {
+        /// Over which path.
+        path: PathId,
+        /// Which.
+        code: Asc,
+        /// When the attempt that met it was sent, or earlier.
+        sent: Instant,
+    },
     /// A lane has seen this version and has no attempt left that a hold of it waits for.
     Honoured(LaneId, Version),
     /// A write's attempt ended and nobody knows how.

@@ -100,6 +100,7 @@ impl Core {
 
     /// Takes one event; the returned actions are carried out in their order.
     pub fn apply(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        self.broker.advance(now);
         match event {
             Event::Added { path, name, placement, bytes_max, hides_attentions } => {
                 self.add(path, name, placement, now);
@@ -131,6 +132,7 @@ impl Core {
             Event::Reported { lane, number, path, problem } => {
                 self.reported(lane, number, path, problem, now);
             }
+            Event::Attention { path, code, sent } => self.attention(path, code, sent, now),
             Event::Honoured(lane, version) => self.ledger.honoured(lane, version),
             Event::Unproven { hold, extent, ended, wait, path, session } => {
                 let safe_at = match wait {

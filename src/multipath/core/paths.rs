@@ -23,6 +23,7 @@ impl Core {
         debug_assert!(!self.paths.contains_key(&id), "{id} is taken");
         // The id may have been another path's: what was proven or will be is not this one's.
         self.ledger.forget_path(id);
+        self.broker.clear(id, now, now);
         let load = Arc::new(Load::new(self.epoch));
         self.paths.insert(id, Path::new(id, name, placement, load, now));
         self.dirty = true;
@@ -44,6 +45,7 @@ impl Core {
     }
 
     pub(super) fn link_down(&mut self, id: PathId, why: String, now: Instant) {
+        self.broker.clear(id, now, now);
         self.fail(id, &why, now);
         if let Some(path) = self.paths.get_mut(&id) {
             path.link_down = true;
@@ -141,13 +143,13 @@ impl Core {
             Problem::AccessChanged => self.ask_groups(id, now),
             Problem::SizeChanged => self.changed(id, now),
             Problem::Doubt(code) => self.doubt(id, &format!("unit attention {code}"), now),
-            Problem::Attention(code) => self.attention(id, code),
             Problem::Overdue => self.overdue(id, now),
         }
     }
 
-    pub(super) fn attention(&mut self, id: PathId, code: Asc) {
-        if self.broker.arrived(id, code) {
+    /// The path brought a unit attention for something that was sent at `sent` or later.
+    pub(super) fn attention(&mut self, id: PathId, code: Asc, sent: Instant, now: Instant) {
+        if self.broker.arrived(id, code, sent, now) {
             self.actions.push(Action::Attention(code));
         }
     }
@@ -197,6 +199,10 @@ impl Core {
             self.heard_from(id, answer.status, now);
         }
         let Some(path) = self.paths.get_mut(&id) else { return };
+        let asked = path.check.asked().unwrap_or(now);
+        if path.check.is_clear(fate) {
+            self.broker.clear(id, asked, now);
+        }
         let (mut step, attentions) = path.check.feed(fate, data, now);
         // The probe goes on, and says in the end whether it was right. Until then no command may
         // find out: this nexus has been told, and no command will be told again.
@@ -210,7 +216,7 @@ impl Core {
             self.change(id, PathState::Checking, &format!("unit attention {code}"), now);
         }
         for code in attentions {
-            self.attention(id, code);
+            self.attention(id, code, asked, now);
         }
         match step {
             Some(Step::Ask(question)) => self.actions.push(Action::Ask(id, question)),

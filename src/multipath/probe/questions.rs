@@ -49,6 +49,12 @@ pub(super) enum At {
 }
 
 impl At {
+    /// True where every device server tells a pending unit attention instead of an answer (SAM-5
+    /// 5.14.1 names exceptions; about MAINTENANCE IN not all arrays agree).
+    pub(super) fn reports_attention(self) -> bool {
+        matches!(self, At::Ready | At::Capacity16 | At::Capacity10 | At::Media)
+    }
+
     /// The question of this step; `capacity` is what the path told of its size.
     pub(super) fn question(self, capacity: Option<Capacity>) -> Question {
         let (cdb, room) = match self {

@@ -1,9 +1,20 @@
 //! What an answer to a question brought.
 
-use super::Finding;
+use super::{Finding, Probe};
 use crate::multipath::classify::Class;
-use crate::path::{Answer, Residual};
+use crate::path::{Answer, Failure, Fate, Residual};
 use crate::scsi::{SenseKey, Status};
+
+impl Probe {
+    /// True when the last question was answered with GOOD, and a unit attention would have come
+    /// before that; or when its nexus ended under it, and all unit attentions with it.
+    pub fn is_clear(&self, fate: &Fate) -> bool {
+        match fate {
+            Fate::Answered(answer) => answer.status == Status::GOOD && self.at.reports_attention(),
+            Fate::Failed(failure, _) => *failure == Failure::Disconnected,
+        }
+    }
+}
 
 /// What reading a block found out about a path in use.
 pub(super) fn read_finding(answer: &Answer, class: Class) -> Finding {

@@ -106,6 +106,7 @@ impl<T: Transport> Lane<T> {
         if let Some(problem) = ruling.problem {
             self.report_of_second(path, problem);
         }
+        self.pass_on_attention(path, verdict.class, sent);
         let slot = ended.attempt.slot;
         let command = &mut self.commands[slot];
         let is_clone = command.second == Some(ended.attempt.generation);

@@ -141,6 +141,28 @@ fn explicit_tells_the_array_when_no_optimized_path_is_left() {
 }
 
 #[test]
+fn explicit_answer_that_is_a_unit_attention_is_not_lost() {
+    let access = [ActiveOptimized, ActiveNonOptimized];
+    let asked = |code| {
+        let mut lab = Lab::with(Failback::Immediate, true, &access);
+        lab.set_attention = Some(code);
+        let before = lab.said.len();
+        lab.apply(Event::Disable(PathId(0)));
+        assert_eq!(lab.set_attention, None);
+        lab.said.split_off(before)
+    };
+    let event = asked(Asc::MODE_PARAMETERS_CHANGED);
+    let told = |action: &Action| matches!(action, Action::Attention(_));
+    assert_eq!(event.iter().filter(|action| told(action)).count(), 1);
+    let doubt = asked(Asc::POWER_ON_OR_RESET);
+    let checked = |action: &Action| {
+        matches!(action, Action::Tell(News::Path { to: PathState::Checking, .. }))
+    };
+    assert!(doubt.iter().any(checked) && !doubt.iter().any(told));
+    assert!(!event.iter().any(checked));
+}
+
+#[test]
 fn explicit_order_that_comes_too_soon_is_kept() {
     let access = [ActiveOptimized, ActiveNonOptimized];
     let mut lab = Lab::with(Failback::Manual, true, &[]);

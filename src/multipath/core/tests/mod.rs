@@ -52,6 +52,8 @@ struct Lab {
     reports: u32,
     /// What the next READ CAPACITY over the first path ends with.
     attention: Option<Asc>,
+    /// What the next SET TARGET PORT GROUPS ends with.
+    set_attention: Option<Asc>,
     /// Questions in all.
     questions: u32,
     said: Vec<Action>,
@@ -85,6 +87,7 @@ impl Lab {
             set: Vec::new(),
             reports: 0,
             attention: None,
+            set_attention: None,
             questions: 0,
             said: Vec::new(),
             report_number: 0,
@@ -139,6 +142,11 @@ impl Lab {
         self.apply(Event::Reported { lane: LANE, number, path, problem });
     }
 
+    /// A command that was sent just now met this unit attention.
+    fn meet(&mut self, path: u16, code: Asc) {
+        self.apply(Event::Attention { path: PathId(path), code, sent: self.now });
+    }
+
     fn reply(&mut self, path: PathId, question: &Question) -> (Fate, Vec<u8>) {
         self.questions += 1;
         let at = usize::from(path.0);
@@ -173,6 +181,9 @@ impl Lab {
                     return check(SenseKey::IllegalRequest, Asc::INVALID_FIELD_IN_CDB);
                 }
                 self.groups()
+            }
+            (opcode::MAINTENANCE_OUT, _) if self.set_attention.is_some() => {
+                return check(SenseKey::UnitAttention, self.set_attention.take().unwrap());
             }
             (opcode::MAINTENANCE_OUT, _) => {
                 let group = u16::from_be_bytes([question.data_out[6], question.data_out[7]]);

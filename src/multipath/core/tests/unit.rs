@@ -147,3 +147,19 @@ fn doubt_that_a_probe_meets_ends_the_paths_use_until_it_is_resolved() {
         assert_eq!(states, [PathState::Checking, PathState::Up], "{code}");
     }
 }
+
+#[test]
+fn event_of_the_unit_is_passed_on_once_and_after_a_probe_the_next_of_any_path() {
+    let mut lab = Lab::new(Failback::Immediate, &[ActiveOptimized, ActiveOptimized]);
+    let code = Asc::MODE_PARAMETERS_CHANGED;
+    let told = |lab: &Lab| lab.count(|action| matches!(action, Action::Attention(_)));
+    lab.meet(0, code);
+    lab.meet(1, code);
+    assert_eq!(told(&lab), 1);
+    lab.meet(0, code);
+    assert_eq!(told(&lab), 2);
+    // The other path's copy of that is lost, and its probe says so.
+    lab.later(PROBE_INTERVAL_HEALTHY_MAX * 2);
+    lab.meet(1, code);
+    assert_eq!(told(&lab), 3);
+}
