@@ -14,7 +14,7 @@
 //!    |    +------ completion <--------------+
 //!    |        (the only way back; cannot be dropped)
 //!    +-- scsi, ids, limits, buffer, socket: the vocabulary under everything
-//!    +-- config, control, metrics, stats: at the side; they send events and read snapshots, never reach into state
+//!    +-- config, control, logging, metrics, stats: at the side; they send events and read snapshots, never reach into state
 //! ```
 //!
 //! One read, in words: [`front`] pops a chain -> [`virtio_scsi`] parses it -> the lane asks
@@ -32,6 +32,7 @@ pub mod engine;
 pub mod front;
 pub mod ids;
 pub mod limits;
+pub mod logging;
 pub mod lun;
 pub mod metrics;
 pub mod multipath;

@@ -24,10 +24,14 @@ pub const TRANSFER_MAX: u32 = 256 << 20;
 pub const STOP_GAP: Duration = Duration::from_secs(1);
 /// How long after its deadline a drain may take before the log says what is being waited for.
 pub const STOP_MARGIN: Duration = Duration::from_secs(1);
-/// Log lines about one virtqueue's malformed requests before they are only counted...
-pub const GUEST_LOG_BURST: u32 = 8;
-/// ...until this much time has passed since the first of them.
-pub const GUEST_LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// Log lines of one kind about one path or ring before they are only counted...
+pub const LOG_BURST: u32 = 16;
+/// ...until this much time has passed since the first of them; then one line tells their number...
+pub const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// ...and repeats so many bytes of the last one.
+pub const LOG_LIKE_MAX: usize = 300;
+/// Kinds of lines that are counted apart; what is more shares one burst.
+pub const LOG_SUBJECTS_MAX: usize = 1024;
 /// How long to wait before the next try where a connection could not be accepted.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -274,6 +278,7 @@ const _: () = assert!(GONE_CONFIRMATION.as_millis() >= 2 * PROBE_INTERVAL_FAILED
 const _: () = assert!(GONE_CONFIRMATION.as_millis() < GONE_REMOVAL.as_millis());
 const _: () = assert!(EXPLICIT_QUIET.as_millis() <= EXPLICIT_INTERVAL.as_millis());
 const _: () = assert!(PROBE_INTERVAL_FAILED.as_millis() < PROBE_INTERVAL_FAILED_MAX.as_millis());
+const _: () = assert!(PATHS_MAX + RINGS_MAX as usize <= LOG_SUBJECTS_MAX);
 const _: () = assert!((RING_SIZE_MAX as usize) <= SEGMENTS_MAX);
 const _: () = assert!(PROBE_INTERVAL_HEALTHY.as_millis() < PROBE_INTERVAL_HEALTHY_MAX.as_millis());
 // A read on a path that dies silently goes on elsewhere in less than a second.

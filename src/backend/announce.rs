@@ -6,16 +6,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::notices::STATE;
 use super::reports::lun_state;
 use crate::engine::Manager;
 use crate::limits::READY_PATIENCE;
+use crate::logging::STATE;
 use crate::multipath::path::Path;
+use crate::multipath::words::paths_in_words;
 use crate::path::any::AnyPath;
 use crate::systemd::notify::Notifier;
-
-/// Paths that are named one by one at most.
-const NAMED_MAX: usize = 8;
 
 /// What is told, and when.
 #[derive(Debug)]
@@ -109,50 +107,11 @@ fn status(manager: &Manager<AnyPath>) -> String {
     format!("{}, {guest}: {}", lun_state(core.lun_state()), paths_in_words(&paths))
 }
 
-fn paths_in_words(paths: &[&Path]) -> String {
-    if paths.is_empty() {
-        return "no paths".to_owned();
-    }
-    let in_words = |path: &&Path| match path.is_usable() {
-        _ if !path.state.is_usable() => format!("{} {} ({})", path.name, path.state, path.reason),
-        true => format!("{} {}", path.name, path.state),
-        false => format!("{} {} ({})", path.name, path.state, path.access),
-    };
-    if paths.len() <= NAMED_MAX {
-        return paths.iter().map(in_words).collect::<Vec<_>>().join(", ");
-    }
-    let out: Vec<String> = paths.iter().filter(|path| !path.is_up()).map(in_words).collect();
-    let mut words = format!("{} of {} paths up", paths.len() - out.len(), paths.len());
-    for one in out.iter().take(NAMED_MAX) {
-        words.push_str(", ");
-        words.push_str(one);
-    }
-    if out.len() > NAMED_MAX {
-        words.push_str(&format!(" and {} more", out.len() - NAMED_MAX));
-    }
-    words
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backend::run;
     use crate::config::Config;
-    use crate::ids::PathId;
-    use crate::multipath::load::Load;
-    use crate::multipath::{PathState, Placement};
-    use crate::scsi::alua::AccessState;
-
-    fn path(id: u16, state: PathState, access: AccessState) -> Path {
-        let now = Instant::now();
-        let placement = Placement::default();
-        let mut path =
-            Path::new(PathId(id), format!("p{id}"), placement, Arc::new(Load::new(now)), now);
-        path.state = state;
-        path.access = access;
-        path.reason = "why".to_owned();
-        path
-    }
 
     #[test]
     fn backend_without_a_path_is_ready_after_a_while_and_gives_signs_of_life() {
@@ -190,20 +149,5 @@ mod tests {
         announcer.turn(&manager, true, start + READY_PATIENCE + Duration::from_secs(1));
         assert_eq!(told(), [] as [&str; 0]);
         assert_eq!(announcer.next_timer(), Some(start + 2 * READY_PATIENCE));
-    }
-
-    #[test]
-    fn status_names_few_paths_and_counts_many() {
-        let up = |id| path(id, PathState::Up, AccessState::ActiveOptimized);
-        let failed = |id| path(id, PathState::Failed, AccessState::ActiveOptimized);
-        let standby = path(3, PathState::Up, AccessState::Standby);
-        let (one, two) = (up(1), failed(2));
-        assert_eq!(paths_in_words(&[]), "no paths");
-        let words = paths_in_words(&[&one, &two, &standby]);
-        assert_eq!(words, "p1 up, p2 failed (why), p3 up (standby)");
-        let many: Vec<Path> = (0..10).map(up).chain((10..20).map(failed)).collect();
-        let words = paths_in_words(&many.iter().collect::<Vec<_>>());
-        assert!(words.starts_with("10 of 20 paths up, p10 failed (why), p11"), "{words}");
-        assert!(words.ends_with("p17 failed (why) and 2 more"), "{words}");
     }
 }

@@ -24,7 +24,9 @@ use crate::engine::Manager;
 use crate::engine::mailbox::Mail;
 use crate::engine::manager::Notice;
 use crate::ids::PathId;
+use crate::logging;
 use crate::multipath::Event;
+use crate::multipath::path::Path;
 use crate::path::any::AnyPath;
 use crate::path::sg::host::DeviceId;
 use crate::path::sg::host::uevent::Attention;
@@ -103,12 +105,15 @@ impl Worker {
                 if let Notice::Frontend(connected) = notice {
                     self.host.tell(ToHost::Connected(connected));
                 }
-                tell(notice, self.events.as_ref());
+                let face = self.manager.core().face();
+                let wwid = face.map(|face| face.wwid.to_string()).unwrap_or_default();
+                tell(notice, &wwid, self.events.as_ref());
                 self.announcer.changed();
             }
             self.forget_removed();
             self.tell_whether_agreed();
             self.announcer.turn(&self.manager, self.agreed.is_none(), now);
+            logging::tell_left_out();
             let (fds, version) = self.manager.wait_fds();
             waiting.follow(&fds, version)?;
             let timers = [self.manager.next_timer(), self.announcer.next_timer()];
@@ -177,7 +182,8 @@ impl Worker {
             Origin::Order(reply) => reply.answer(taken.map(|()| Reply::Done)),
             Origin::Found(device) => {
                 if let Err(why) = taken {
-                    log::warn!("discovery: {} is not used: {why}", device.hctl);
+                    let hctl = device.hctl;
+                    log::warn!(path:% = hctl; "discovery: {hctl} is not used: {why}");
                     self.host.tell(ToHost::Declined(device));
                 }
             }
@@ -187,8 +193,8 @@ impl Worker {
     fn take_host_news(&mut self, news: HostNews, now: Instant) {
         match news {
             HostNews::Found(candidate) => {
-                log::info!("discovery: {} is a path, {}", candidate.name, candidate.address);
                 let (address, name) = (candidate.address, candidate.name);
+                log::info!(path = name.as_str(); "discovery: {name} is a path, {address}");
                 let config = PathConfig { address, name, ..PathConfig::default() };
                 self.opener.open(config, Origin::Found(candidate.device));
             }
@@ -263,7 +269,7 @@ impl Worker {
     /// Once every path has been asked: do they lead to the same logical unit?
     fn tell_whether_agreed(&mut self) {
         let core = self.manager.core();
-        if core.paths().any(crate::multipath::path::Path::is_checking) {
+        if core.paths().any(Path::is_checking) {
             return;
         }
         if let Some(agreed) = self.agreed.take() {

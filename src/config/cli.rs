@@ -1,7 +1,6 @@
 //! The backend's options, and what they come to together with the file.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,6 +11,7 @@ use super::{
     Config, ConfigError, IoPolicy, Listen, NoPathRetry, PathConfig, Place, Wwid, activated, file,
 };
 use crate::limits;
+use crate::systemd::journal;
 use crate::systemd::listen::Activated;
 
 /// A vhost-user-scsi backend with SCSI multipath built in: one process, one virtual LUN, one
@@ -103,7 +103,7 @@ impl Refusal {
                 ExitCode::from(error.exit_code() as u8)
             }
             Refusal::Config(error) => {
-                let _ = writeln!(std::io::stderr(), "vhost-user-scsi-mpath: {error}");
+                journal::last_words(format_args!("vhost-user-scsi-mpath: {error}"));
                 ExitCode::from(1)
             }
         }

@@ -43,7 +43,6 @@ mod events;
 pub mod features;
 mod handler;
 pub mod listener;
-mod log_limit;
 pub mod memory;
 mod poller;
 pub mod queue;

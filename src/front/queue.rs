@@ -7,11 +7,9 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::chain::{Chain, ChainError};
 use super::features::Features;
-use super::log_limit::LogLimit;
 use super::memory::{GuestMemory, Lease};
 use super::ring::{Layout, Ring, RingError};
 use crate::buffer::Segments;
@@ -62,7 +60,6 @@ pub struct Queue {
     kick: File,
     call: Option<Arc<File>>,
     err: Option<Arc<File>>,
-    log: LogLimit,
 }
 
 impl Queue {
@@ -85,7 +82,6 @@ impl Queue {
             kick: start.kick,
             call: start.call,
             err: start.err,
-            log: LogLimit::default(),
         };
         if start.base != 0 {
             queue.notify();
@@ -179,7 +175,8 @@ impl Queue {
     /// still answered.
     fn break_off<T>(&mut self, error: RingError) -> Option<T> {
         if !self.broken {
-            log::error!("ring {}: {error}; the ring is not served any more", self.index.0);
+            let ring = self.index.0;
+            log::error!(ring; "ring {ring}: {error}; the ring is not served any more");
             self.broken = true;
             if let Some(err) = &self.err {
                 signal(err);
@@ -188,11 +185,10 @@ impl Queue {
         None
     }
 
-    /// Logs what is wrong with a request, unless the guest has caused enough lines.
-    pub fn complain(&mut self, head: u16, error: &dyn std::fmt::Display) {
-        if self.log.allow(Instant::now()) {
-            log::warn!("ring {}, request {head}: {error}{}", self.index.0, self.log.note());
-        }
+    /// Logs what is wrong with a request.
+    pub fn complain(&self, head: u16, error: &dyn std::fmt::Display) {
+        let ring = self.index.0;
+        log::warn!(ring; "ring {ring}, request {head}: {error}");
     }
 
     /// The request of `head` is in flight from now on; its response goes to the first bytes of

@@ -161,7 +161,7 @@ fn run<F: Lanes>(
     workers: Workers<F>,
     stopping: &AtomicBool,
 ) -> Option<Workers<F>> {
-    log::info!("a front end has connected (descriptor {})", stream.as_raw_fd());
+    log::debug!("a front end is served (descriptor {})", stream.as_raw_fd());
     let session = Arc::new(Mutex::new(Session::new(workers, config)));
     let mut handler = BackendReqHandler::from_stream(stream, session.clone());
     let error = loop {
@@ -171,8 +171,10 @@ fn run<F: Lanes>(
     };
     let stopping = stopping.load(Ordering::Acquire);
     match error {
-        _ if stopping => log::info!("the front end is being left"),
-        Error::Disconnected | Error::SocketBroken(_) => log::info!("the front end has gone"),
+        _ if stopping => log::debug!("the front end is being left"),
+        Error::Disconnected | Error::SocketBroken(_) => {
+            log::debug!("the front end has closed the connection")
+        }
         Error::ReqHandlerError(error) => log::error!("the connection is ended: {error}"),
         error => log::error!("the connection is ended: {error}"),
     }

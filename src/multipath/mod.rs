@@ -29,6 +29,7 @@
 //! | [`gone`] | the logical unit itself is gone |
 //! | [`table`] | what the lanes read |
 //! | [`path`] | one path, as the core knows it |
+//! | [`words`] | all of them in one line |
 //! | [`health`] | is a path that is in use a good one? |
 //! | [`check`] | when a path is asked, and the probe under way |
 //! | [`probe`] | the questions a path must answer before it is used |
@@ -59,6 +60,7 @@ pub mod table;
 #[cfg(test)]
 mod tests_select;
 pub mod transition;
+pub mod words;
 
 pub use core::{Action, Core, Event, LunState, News, NoPathRetry, Settings};
 pub use groups::Failback;

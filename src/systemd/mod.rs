@@ -1,11 +1,11 @@
-//! What a service manager and its services say to each other: sd_notify(3), sd_listen_fds(3) and
-//! sd-daemon(3), all small and all meant to be spoken without a library. Nothing here is about
-//! disks.
+//! What a service manager and its services say to each other: sd_notify(3), sd_listen_fds(3),
+//! sd-daemon(3) and the journal's native protocol, all small and all meant to be spoken without a
+//! library. Nothing here is about disks.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`notify`] | states that we tell: ready, reloading, stopping, one line for people, signs of life |
-//! | [`journal`] | log lines that the journal weighs |
+//! | [`journal`] | log lines with the fields and the weight that the journal keeps |
 //! | [`listen`] | a socket that was made for us before we were started |
 //!
 //! Without a service manager nobody listens, and none of this costs anything.

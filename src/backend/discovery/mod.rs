@@ -102,7 +102,10 @@ impl Host {
         if self.thread.is_none()
             && let Err(error) = self.start()
         {
-            log::error!("path {path}: cannot watch {}: {error}", node.display());
+            log::error!(
+                path = path.as_str();
+                "path {path}: cannot watch {}: {error}", node.display()
+            );
         }
         self.tell(ToHost::Watch { path, node });
     }
@@ -223,7 +226,12 @@ impl Thread {
                 let leads = self.watched.resolve();
                 let found = self.scanner.scan(&self.watched.devices());
                 leads.into_iter().chain(found).for_each(|news| self.news.send(news));
-                self.watched.warnings().iter().for_each(|warning| log::error!("{warning}"));
+                for (path, held) in self.watched.warnings() {
+                    log::error!(
+                        path = path.as_str();
+                        "path {path} is in use by us and by others: {held}"
+                    );
+                }
             }
             if scans || look_at <= now {
                 self.watched.look().into_iter().for_each(|news| self.news.send(news));

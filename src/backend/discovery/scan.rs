@@ -128,7 +128,7 @@ impl Scanner {
         if let Some(held) = held(&self.roots, device) {
             let text = held.to_string();
             if self.warned.get(&hctl) != Some(&text) {
-                log::warn!("discovery: {hctl} is left alone: {text}");
+                log::warn!(path:% = hctl; "discovery: {hctl} is left alone: {text}");
                 self.warned.insert(hctl, text);
             }
             return None;

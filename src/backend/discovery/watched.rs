@@ -81,15 +81,15 @@ impl Watched {
     }
 
     /// Somebody may have taken a device after its path was opened: multipathd does when a device
-    /// comes back. What is new about that, as warnings; the path serves on, for to stop it could
-    /// stop the guest, and the other may never write.
-    pub fn warnings(&mut self) -> Vec<String> {
+    /// comes back. What is new about that, as path and holder; the path serves on, for to stop it
+    /// could stop the guest, and the other may never write.
+    pub fn warnings(&mut self) -> Vec<(String, String)> {
         let mut warnings = Vec::new();
         for (path, one) in &mut self.paths {
             let Some(watch) = &one.watch else { continue };
             let now = held(&self.roots, watch.device()).map(|held| held.to_string());
             if let Some(text) = now.as_ref().filter(|_| now != one.held) {
-                warnings.push(format!("path {path} is in use by us and by others: {text}"));
+                warnings.push((path.clone(), text.clone()));
             }
             one.held = now;
         }
@@ -175,8 +175,8 @@ mod tests {
         let holder = directory.join("block/sdc/holders/md0");
         std::fs::create_dir_all(&holder).unwrap();
         let warnings = watched.warnings();
-        assert!(warnings[0].starts_with("path a is in use by us and by others: "), "{warnings:?}");
-        assert!(warnings[0].contains("held by the RAID md0"), "{warnings:?}");
+        assert_eq!(warnings[0].0, "a");
+        assert!(warnings[0].1.contains("held by the RAID md0"), "{warnings:?}");
         assert!(watched.warnings().is_empty(), "it has been told");
         std::fs::remove_dir(&holder).unwrap();
         assert!(watched.warnings().is_empty());

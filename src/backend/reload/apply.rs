@@ -131,7 +131,10 @@ fn add(member: Member, scene: &mut Scene<'_>) {
             scene.members.push(member);
         }
         // For want of a descriptor, or because removed paths still hold their places.
-        Err(error) => log::error!("path {}: {error}; reload again", member.name),
+        Err(error) => {
+            let name = member.name;
+            log::error!(path = name.as_str(); "path {name}: {error}; reload again");
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use crate::config::reread::CommandLine;
 use crate::control::{Reply, ReplyTo};
 use crate::engine::Manager;
 use crate::engine::mailbox::{Mail, Post, mailbox};
+use crate::logging::{STATE, message_id};
 use crate::multipath::PathState;
 use crate::path::any::{AnyPath, OpenOptions};
 
@@ -149,8 +150,15 @@ impl Reloads {
                 Ok(report)
             });
             match &result {
-                Ok(report) => log::info!(target: super::notices::STATE, "reload: {report}"),
-                Err(error) => log::error!("reload: {error}; everything stays as it was"),
+                Ok(report) => log::info!(
+                    target: STATE,
+                    message_id = message_id::RELOAD, to = "reloaded", reason:% = report;
+                    "reload: {report}"
+                ),
+                Err(error) => log::error!(
+                    message_id = message_id::RELOAD, to = "kept", reason:% = error;
+                    "reload: {error}; everything stays as it was"
+                ),
             }
             for reply in self.waiting.drain(..) {
                 reply.answer(result.clone().map(|report| Reply::Reloaded(Box::new(report))));

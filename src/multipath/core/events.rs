@@ -203,6 +203,8 @@ pub enum News {
         from: LunState,
         /// The new state.
         to: LunState,
+        /// How its paths were then, in words.
+        reason: String,
     },
     /// The LUN has another size, for the guest too.
     Resized {

@@ -11,6 +11,7 @@ use crate::multipath::gone::{self, Said};
 use crate::multipath::path::Path;
 use crate::multipath::state::PathState;
 use crate::multipath::table::{NoPath, Table};
+use crate::multipath::words::paths_in_words;
 use crate::scsi::Asc;
 
 impl Core {
@@ -103,7 +104,9 @@ impl Core {
         };
         if state != self.lun_state {
             let from = std::mem::replace(&mut self.lun_state, state);
-            self.actions.push(Action::Tell(News::Lun { from, to: state }));
+            let paths: Vec<&Path> = self.paths.values().collect();
+            let reason = paths_in_words(&paths);
+            self.actions.push(Action::Tell(News::Lun { from, to: state, reason }));
         }
     }
 
