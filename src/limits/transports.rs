@@ -22,6 +22,10 @@ pub const EMULATED_FLIGHTS_MAX: usize = 1024;
 /// How long an exclusive command of the built-in array (COMPARE AND WRITE) waits for the plain
 /// writes under way before it answers BUSY.
 pub const EMULATED_EXCLUSIVE_WAIT: Duration = Duration::from_secs(1);
+/// Registrations of the built-in array; one more is refused. Twice what one backend needs.
+pub const EMULATED_REGISTRATIONS_MAX: usize = 512;
+/// Bytes of a PERSISTENT RESERVE OUT parameter list that the built-in array looks at.
+pub const EMULATED_RESERVATION_LIST_MAX: usize = 4096;
 /// Transport events that a port keeps for the manager; older ones are dropped.
 pub const EMULATED_EVENTS_MAX: usize = 64;
 
@@ -120,5 +124,6 @@ const _: () = assert!(ISCSI_FLIGHTS_MAX >= RING_SIZE_MAX as usize);
 // A path that dies silently fails in less than three seconds.
 const _: () = assert!(ISCSI_NOP_AFTER.as_millis() + ISCSI_NOP_PATIENCE.as_millis() < 3000);
 const _: () = assert!(TCP_USER_TIMEOUT.as_millis() < 3000);
+const _: () = assert!(EMULATED_REGISTRATIONS_MAX >= 2 * PATHS_MAX);
 const _: () = assert!(EMULATED_TRANSFER_MAX <= TRANSFER_MAX);
 const _: () = assert!(EMULATED_FLIGHTS_MAX >= RING_SIZE_MAX as usize);

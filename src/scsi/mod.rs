@@ -11,6 +11,7 @@
 //! | [`inquiry`] | standard INQUIRY data and vital product data pages (SPC-5 6.6, 7.7) |
 //! | [`designator`] | VPD 83h, and the choice of the one that names the logical unit |
 //! | [`alua`] | REPORT TARGET PORT GROUPS (SPC-5 6.37) |
+//! | [`reservation`] | PERSISTENT RESERVE IN and OUT (SPC-5 5.14, 6.16, 6.17) |
 //! | [`capacity`] | READ CAPACITY (SBC-4 5.20, 5.21) |
 
 pub mod alua;
@@ -19,6 +20,7 @@ pub mod cdb;
 pub mod designator;
 pub mod inquiry;
 pub mod opcode;
+pub mod reservation;
 pub mod sense;
 pub mod status;
 

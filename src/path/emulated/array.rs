@@ -14,6 +14,7 @@ use super::image::ImageGuard;
 use super::lock;
 use super::mode::Modes;
 use super::port::PortState;
+use super::reservations::{Keep, Reservations, State};
 use super::store::Store;
 use super::store_sys;
 use crate::path::address::Naa6;
@@ -41,7 +42,7 @@ pub struct Array {
     engine_name: OnceLock<&'static str>,
     ports: Mutex<Vec<Weak<PortState>>>,
     groups: Mutex<BTreeMap<u16, Arc<Group>>>,
-    holder: AtomicU64,
+    pub(super) reservations: Reservations,
     next_nexus: AtomicU64,
     // Last, so that the image is unlocked when everything else is gone.
     _guard: Option<ImageGuard>,
@@ -54,6 +55,7 @@ pub(super) struct Identity {
     pub(super) block_size: u32,
     pub(super) blocks: u64,
     pub(super) read_only: bool,
+    pub(super) reservations: Reservations,
 }
 
 impl Array {
@@ -72,7 +74,7 @@ impl Array {
             engine_name: OnceLock::new(),
             ports: Mutex::default(),
             groups: Mutex::default(),
-            holder: AtomicU64::new(0),
+            reservations: identity.reservations,
             next_nexus: AtomicU64::new(1),
             _guard: guard,
         })
@@ -88,7 +90,9 @@ impl Array {
         file.set_len(bytes)?;
         let blocks = bytes / u64::from(block_size);
         let product = b"VIRTUAL-DISK    ";
-        let identity = Identity { name, product, block_size, blocks, read_only: false };
+        let reservations = Reservations::new(Keep::WithUnit, State::default());
+        let identity =
+            Identity { name, product, block_size, blocks, read_only: false, reservations };
         Ok(Array::new(Store::file(file), identity, None))
     }
 
@@ -97,8 +101,10 @@ impl Array {
         // Units of the same size are as good as one: paths to them may be grouped.
         let name = Naa6::derived(format!("null:{bytes}").as_bytes());
         let product = b"NULL-DISK       ";
+        let reservations = Reservations::new(Keep::Nowhere, State::default());
+        let (block_size, blocks) = (512, bytes / 512);
         let identity =
-            Identity { name, product, block_size: 512, blocks: bytes / 512, read_only: false };
+            Identity { name, product, block_size, blocks, read_only: false, reservations };
         Array::new(Store::Null, identity, None)
     }
 
@@ -158,6 +164,8 @@ impl Array {
         let mut ports = lock(&self.ports);
         ports.retain(|port| port.strong_count() > 0);
         ports.push(Arc::downgrade(port));
+        drop(ports);
+        self.place_ports();
     }
 
     /// The ports that are open, in the order of their numbers.
@@ -228,22 +236,10 @@ impl Array {
         }
     }
 
-    /// RESERVE (SPC-2 7.21): true when the nexus holds the unit now.
-    pub(super) fn reserve(&self, nexus: u64) -> bool {
-        match self.holder.compare_exchange(0, nexus, Ordering::SeqCst, Ordering::SeqCst) {
-            Ok(_) => true,
-            Err(holder) => holder == nexus,
-        }
-    }
-
-    /// RELEASE (SPC-2 7.16): no error for a nexus that holds nothing.
-    pub(super) fn release(&self, nexus: u64) {
-        let _ = self.holder.compare_exchange(nexus, 0, Ordering::SeqCst, Ordering::SeqCst);
-    }
-
-    /// True when another nexus holds the unit.
-    pub(super) fn is_held_against(&self, nexus: u64) -> bool {
-        let holder = self.holder.load(Ordering::Relaxed);
-        holder != 0 && holder != nexus
+    /// Takes the power away for a moment: what is not kept is lost, and every nexus hears of it.
+    pub fn power_cycle(&self) {
+        self.forget_reservations();
+        self.modes.power_on();
+        self.post(Attention::PowerOn, None);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::reservations::Notice;
 use crate::scsi::Asc;
 
 /// The kinds, the most urgent first.
@@ -16,6 +17,12 @@ pub(super) enum Attention {
     PowerOn,
     /// The inventory of logical units changed.
     LunsChanged,
+    /// Another nexus preempted the registration.
+    RegistrationsPreempted,
+    /// Another nexus cleared all registrations.
+    ReservationsPreempted,
+    /// The reservation has ended or changed.
+    ReservationsReleased,
     /// Another nexus changed mode pages.
     ModeChanged,
     /// A port group's access state changed.
@@ -25,9 +32,12 @@ pub(super) enum Attention {
 }
 
 impl Attention {
-    const ALL: [Attention; 5] = [
+    const ALL: [Attention; 8] = [
         Attention::PowerOn,
         Attention::LunsChanged,
+        Attention::RegistrationsPreempted,
+        Attention::ReservationsPreempted,
+        Attention::ReservationsReleased,
         Attention::ModeChanged,
         Attention::StateChanged,
         Attention::CapacityChanged,
@@ -42,9 +52,22 @@ impl Attention {
         match self {
             Attention::PowerOn => Asc::POWER_ON_OR_RESET,
             Attention::LunsChanged => Asc::REPORTED_LUNS_CHANGED,
+            Attention::RegistrationsPreempted => Notice::RegistrationsPreempted.asc(),
+            Attention::ReservationsPreempted => Notice::ReservationsPreempted.asc(),
+            Attention::ReservationsReleased => Notice::ReservationsReleased.asc(),
             Attention::ModeChanged => Asc::MODE_PARAMETERS_CHANGED,
             Attention::StateChanged => Asc::ALUA_STATE_CHANGED,
             Attention::CapacityChanged => Asc::CAPACITY_DATA_HAS_CHANGED,
+        }
+    }
+}
+
+impl From<Notice> for Attention {
+    fn from(notice: Notice) -> Self {
+        match notice {
+            Notice::RegistrationsPreempted => Attention::RegistrationsPreempted,
+            Notice::ReservationsPreempted => Attention::ReservationsPreempted,
+            Notice::ReservationsReleased => Attention::ReservationsReleased,
         }
     }
 }

@@ -32,7 +32,15 @@ impl PortChannel {
                         }
                         Start::Sync => return ring.start(ticket, Op::Sync, flush, task.data_in),
                         Start::Write(transfer) if exclusion.enter(&self.gauge) => {
-                            return ring.start(ticket, Op::Write, transfer, task.data_out);
+                            match call.may_still_write() {
+                                Ok(()) => {
+                                    return ring.start(ticket, Op::Write, transfer, task.data_out);
+                                }
+                                Err(refusal) => {
+                                    exclusion.leave(&self.gauge);
+                                    call.answer(Err(refusal))
+                                }
+                            }
                         }
                         start => return self.delegate(ticket, task, start),
                     }
@@ -102,7 +110,10 @@ fn run_here(call: &Call<'_>, start: &Start, gauge: &Gauge) -> Answer {
             if !exclusion.enter(gauge) {
                 return call.write_in_turn(transfer);
             }
-            let answer = call.write_now(transfer);
+            let answer = match call.may_still_write() {
+                Ok(()) => call.write_now(transfer),
+                Err(refusal) => call.answer(Err(refusal)),
+            };
             exclusion.leave(gauge);
             answer
         }

@@ -4,6 +4,7 @@ use super::array::Array;
 use super::blocks::{Extent, length_field};
 use super::port::PortState;
 use super::reply::{self, Detail, Done, Refusal, Reply};
+use super::reservations::standing::RefusedUnder;
 use super::table::{self, Allowed, Command, Run};
 use crate::buffer::Segments;
 use crate::path::{Answer, Task};
@@ -91,6 +92,40 @@ impl<'a> Call<'a> {
         Ok(Done::good(bytes.len() as u64))
     }
 
+    /// RESERVATION CONFLICT, if a reservation shuts the nexus out of such a command.
+    fn check_standing(&self, command: RefusedUnder) -> Result<(), Refusal> {
+        if self.port.standing.get().refuses(command) {
+            return Err(Refusal::Status(Status::RESERVATION_CONFLICT));
+        }
+        Ok(())
+    }
+
+    /// To be asked again by a write that has entered the exclusion: a PREEMPT AND ABORT may have
+    /// come between, and after it no write of the nexus may land.
+    pub(super) fn may_still_write(&self) -> Result<(), Refusal> {
+        self.check_standing(RefusedUnder::Everything)
+    }
+
+    /// Runs a write behind the exclusive commands that are under way.
+    pub(super) fn in_turn<T>(
+        &self,
+        run: impl FnOnce() -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        self.array().exclusion.in_turn(|| {
+            self.may_still_write()?;
+            run()
+        })
+    }
+
+    /// Runs an exclusive command.
+    pub(super) fn alone<T>(&self, run: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let ran = self.array().exclusion.alone(|| {
+            self.may_still_write()?;
+            run()
+        });
+        ran.unwrap_or(Err(Refusal::Status(Status::BUSY)))
+    }
+
     fn begin(&self) -> Result<Start, Refusal> {
         let command = self.admit()?;
         match command.run {
@@ -171,9 +206,7 @@ impl<'a> Call<'a> {
         if let Some(asc) = inaccessible(self.port.group.state(), command.allowed) {
             return Err(Refusal::Check(SenseKey::NotReady, asc, Detail::None));
         }
-        if !command.despite_reservation && self.array().is_held_against(self.port.nexus) {
-            return Err(Refusal::Status(Status::RESERVATION_CONFLICT));
-        }
+        self.check_standing(RefusedUnder::of(command, self.cdb))?;
         if command.writes
             && let Some(asc) = self.array().write_refusal()
         {

@@ -184,7 +184,8 @@ impl Call<'_> {
 
     /// Moves the data of a plain write behind the exclusive commands that are under way.
     pub(super) fn write_in_turn(&self, transfer: &Transfer) -> Answer {
-        self.array().exclusion.in_turn(|| self.write_now(transfer))
+        let answer = self.in_turn(|| Ok(self.write_now(transfer)));
+        answer.unwrap_or_else(|refusal| self.answer(Err(refusal)))
     }
 
     /// SYNCHRONIZE CACHE, waiting for it.

@@ -1,5 +1,6 @@
 //! Opening an image: the file, its lock, its size, and the name beside it.
 //!
+//! What APTPL keeps of reservations is in `IMAGE.reservations` (see `reservations/keep.rs`).
 //! The unit's name is kept in `IMAGE.wwid`, made with the first opening, so that it is the same
 //! after a restart. A block device has no place beside it that lasts: there the name is given
 //! by `wwid=` or derived from this machine and the device's path.
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::lock_sys::{self, LockError};
+use super::reservations::{Keep, State};
 use super::store_sys;
 use crate::path::address::{EmulatedAddress, Naa6};
 
@@ -79,6 +81,9 @@ pub enum ImageError {
         /// What it holds, the beginning of it.
         content: String,
     },
+    /// What was kept of reservations cannot be read.
+    #[error("{0} holds no reservations; without that file the unit begins with none")]
+    ReservationsUnreadable(PathBuf),
     /// Another process has the image.
     #[error("image {image} is in use by {holder}")]
     InUse {
@@ -107,6 +112,8 @@ pub(super) struct Image {
     pub(super) bytes: u64,
     pub(super) name: Naa6,
     pub(super) guard: Option<ImageGuard>,
+    pub(super) keep: Keep,
+    pub(super) reservations: State,
 }
 
 /// What is known of an image before it is locked.
@@ -186,7 +193,11 @@ pub(super) fn take(
         return Err(ImageError::Empty(image.clone()));
     }
     let name = name(address, mode, exists, is_device)?;
-    Ok(Image { file, bytes, name, guard })
+    let (keep, reservations) = match mode {
+        OpenMode::Serve if !is_device => Keep::beside(image)?,
+        _ => (Keep::Nowhere, State::default()),
+    };
+    Ok(Image { file, bytes, name, guard, keep, reservations })
 }
 
 /// Where the name of `image` is kept.

@@ -9,7 +9,7 @@
 //!     |            |            access state by group (access.rs), scripted faults (faults.rs)
 //!     +-----+------+
 //!           v
-//!         Array                 the logical unit (array.rs): name, size, modes, reservation,
+//!         Array                 the logical unit (array.rs): name, size, modes, reservations/,
 //!           |                   exclusion.rs, and the helper thread for commands that may wait
 //!           v
 //!         Store                 the bytes (store.rs): a file, a block device, memory, or nothing
@@ -17,7 +17,7 @@
 //!
 //! A command runs through `execute.rs`: found in the table of `table.rs` (which is also what
 //! REPORT SUPPORTED OPERATION CODES says), checked against unit attentions, access state and
-//! reservation, then answered at once (`inquiry.rs`, `mode.rs`, `report.rs`), turned into a
+//! reservations, then answered at once (`inquiry.rs`, `mode.rs`, `report.rs`), turned into a
 //! transfer for the engine (READ, WRITE, SYNCHRONIZE CACHE), or run as a piece of work on the
 //! store (`verify.rs`, `thin.rs`): in the lane where the store is memory, else in the helper.
 //!
@@ -49,6 +49,7 @@ mod port;
 mod registry;
 mod reply;
 mod report;
+pub mod reservations;
 mod ring_sys;
 mod store;
 mod store_sys;

@@ -31,6 +31,14 @@ impl Default for Modes {
 }
 
 impl Modes {
+    /// Back to the defaults: nothing is saved.
+    pub(super) fn power_on(&self) {
+        let Modes { write_cache, descriptor_sense, write_protected } = Modes::default();
+        self.write_cache.store(write_cache.into_inner(), Ordering::Relaxed);
+        self.descriptor_sense.store(descriptor_sense.into_inner(), Ordering::Relaxed);
+        self.write_protected.store(write_protected.into_inner(), Ordering::Relaxed);
+    }
+
     /// WCE.
     pub(super) fn write_cache(&self) -> bool {
         self.write_cache.load(Ordering::Relaxed)

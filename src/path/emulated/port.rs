@@ -14,19 +14,33 @@ use super::channel::PortChannel;
 use super::faults::{Fault, FaultError, FaultKind};
 use super::faults_state::Faults;
 use super::image::{ImageError, OpenMode};
+use super::reservations::Nexus;
+use super::reservations::standing::Posted;
 use super::{lock, registry};
 use crate::limits::{EMULATED_EVENTS_MAX, EMULATED_TRANSFER_MAX};
 use crate::path::address::EmulatedAddress;
 use crate::path::waker::Waker;
 use crate::path::{TransferLimits, Transport, TransportEvent};
 use crate::scsi::alua::AccessState;
+use crate::scsi::reservation::TransportId;
 
-/// One opening of a port. A second opening of the same port is a nexus of its own.
+/// The initiator port of every path, unless somebody acts as another: always the same, so that
+/// registrations that were kept are its own after a restart.
+const INITIATOR: &str = "iqn.2008-11.org.linux-kvm:vhost-user-scsi-mpath";
+/// Its ISID, of the random kind (RFC 7143 11.12.5).
+const ISID: [u8; 6] = [0x80, 0, 0, 0, 0, 0];
+
+/// One opening of a port. A second opening of the same port has unit attentions of its own, and
+/// the registration of the first.
 #[derive(Debug)]
 pub(super) struct PortState {
     pub(super) array: Arc<Array>,
-    /// Names the nexus inside the array.
+    /// Names this opening inside the array.
     pub(super) nexus: u64,
+    /// The I_T nexus: what registrations belong to, whoever has it open and how often.
+    pub(super) identity: Nexus,
+    /// What reservations leave to it.
+    pub(super) standing: Posted,
     /// RELATIVE TARGET PORT IDENTIFIER.
     pub(super) number: u16,
     pub(super) group: Arc<Group>,
@@ -77,6 +91,18 @@ impl Port {
         group: u16,
         wanted: AccessState,
     ) -> Result<Self, OpenError> {
+        let initiator = TransportId::Iscsi { name: INITIATOR.to_owned(), isid: Some(ISID) };
+        Port::from_initiator(array, initiator, port, group, wanted)
+    }
+
+    /// The same, for another initiator: who opens a port like this is another host to the unit.
+    pub fn from_initiator(
+        array: &Arc<Array>,
+        initiator: TransportId,
+        port: u16,
+        group: u16,
+        wanted: AccessState,
+    ) -> Result<Self, OpenError> {
         let group = array.group(group, wanted).map_err(|state| OpenError::GroupState {
             port,
             group,
@@ -87,6 +113,8 @@ impl Port {
         let state = Arc::new(PortState {
             array: array.clone(),
             nexus,
+            identity: Nexus { initiator, port },
+            standing: Posted::default(),
             number: port,
             group,
             attentions: Attentions::default(),
@@ -179,9 +207,8 @@ impl PortState {
 }
 
 impl Drop for PortState {
-    /// The nexus is lost, and with it its reservation (SPC-2 5.5.1).
     fn drop(&mut self) {
-        self.array.release(self.nexus);
+        self.array.lose_nexus(self.nexus);
     }
 }
 

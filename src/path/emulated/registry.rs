@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::array::{Array, Identity};
 use super::image::{self, Found, ImageError, OpenMode};
+use super::reservations::Reservations;
 use super::store::Store;
 use crate::path::address::EmulatedAddress;
 
@@ -49,6 +50,7 @@ pub(super) fn open(address: &EmulatedAddress, mode: OpenMode) -> Result<Arc<Arra
         block_size: address.block,
         blocks: image.bytes / u64::from(address.block),
         read_only: mode == OpenMode::Check,
+        reservations: Reservations::new(image.keep, image.reservations),
     };
     let array = Array::new(Store::file(image.file), identity, image.guard);
     open.insert(key, Arc::downgrade(&array));

@@ -5,7 +5,7 @@ use super::execute::{Call, inaccessible};
 use super::reply::{Detail, Done, Refusal, Reply, sense};
 use super::table::{self, Allowed, COMMANDS, Command};
 use crate::scsi::opcode::READ_DEFECT_DATA_10;
-use crate::scsi::{Asc, SenseKey, Status};
+use crate::scsi::{Asc, SenseKey};
 
 /// TEST UNIT READY.
 pub(super) fn test_unit_ready(_: &Call<'_>) -> Reply {
@@ -213,26 +213,5 @@ pub(super) fn prevent_allow(call: &Call<'_>) -> Reply {
     if call.cdb.padded()[4] & 0x02 != 0 {
         return Err(Refusal::in_cdb(4));
     }
-    Ok(Done::good(0))
-}
-
-/// RESERVE(6) (SPC-2 7.21), for the whole unit and this nexus.
-pub(super) fn reserve(call: &Call<'_>) -> Reply {
-    if call.cdb.padded()[1] & 0x1F != 0 {
-        // Third-party and extent reservations, obsolete.
-        return Err(Refusal::in_cdb(1));
-    }
-    match call.array().reserve(call.port.nexus) {
-        true => Ok(Done::good(0)),
-        false => Err(Refusal::Status(Status::RESERVATION_CONFLICT)),
-    }
-}
-
-/// RELEASE(6) (SPC-2 7.16).
-pub(super) fn release(call: &Call<'_>) -> Reply {
-    if call.cdb.padded()[1] & 0x1F != 0 {
-        return Err(Refusal::in_cdb(1));
-    }
-    call.array().release(call.port.nexus);
     Ok(Done::good(0))
 }

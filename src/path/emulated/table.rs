@@ -5,9 +5,12 @@
 
 use super::execute::Call;
 use super::reply::Reply;
+use super::reservations::command as reservation;
+use super::reservations::standing::RefusedUnder;
 use super::{access, inquiry, mode, report, thin, verify};
 use crate::scsi::Cdb;
 use crate::scsi::opcode::service_action as sa;
+use crate::scsi::reservation::{InAction, OutAction};
 
 /// What a command runs.
 #[derive(Clone, Copy)]
@@ -48,8 +51,8 @@ pub(super) struct Command {
     pub allowed: Allowed,
     /// It changes what the unit holds.
     pub writes: bool,
-    /// It is taken while another nexus has reserved the unit (SPC-2 table 10).
-    pub despite_reservation: bool,
+    /// The reservations of others under which it is refused.
+    pub refused_under: RefusedUnder,
     /// It leaves unit attentions alone (SAM-5 5.14.1).
     pub despite_attention: bool,
 }
@@ -62,7 +65,10 @@ impl Command {
             run,
             allowed: Allowed::Active,
             writes: matches!(run, Run::Write),
-            despite_reservation: false,
+            refused_under: match run {
+                Run::Write | Run::Sync => RefusedUnder::Everything,
+                Run::Read | Run::Now(_) | Run::Work(_) => RefusedUnder::ExclusiveAccess,
+            },
             despite_attention: false,
         }
     }
@@ -79,8 +85,7 @@ impl Command {
 
     const fn always(mut self) -> Self {
         self.allowed = Allowed::Always;
-        self.despite_reservation = true;
-        self
+        self.unreserved()
     }
 
     const fn anywhere(mut self) -> Self {
@@ -89,8 +94,23 @@ impl Command {
     }
 
     const fn unreserved(mut self) -> Self {
-        self.despite_reservation = true;
+        self.refused_under = RefusedUnder::Nothing;
         self
+    }
+
+    const fn refused(mut self, refused_under: RefusedUnder) -> Self {
+        self.refused_under = refused_under;
+        self
+    }
+
+    /// A service action of PERSISTENT RESERVE IN or OUT.
+    const fn persistent(self, action: u8) -> Self {
+        self.action(action).standby().refused(RefusedUnder::OwnRules)
+    }
+
+    /// It changes what others rely on, if not what the unit holds.
+    const fn changes(self) -> Self {
+        self.refused(RefusedUnder::Everything)
     }
 
     const fn quiet(mut self) -> Self {
@@ -100,7 +120,7 @@ impl Command {
 
     const fn writes(mut self) -> Self {
         self.writes = true;
-        self
+        self.changes()
     }
 
     /// OPERATION CODE.
@@ -132,18 +152,18 @@ const fn engine(usage: &'static [u8], run: Run) -> Command {
 
 /// In the order of the operation codes.
 #[rustfmt::skip]
-pub(super) static COMMANDS: [Command; 45] = [
-    now(b"\x00\0\0\0\0\0", report::test_unit_ready),
+pub(super) static COMMANDS: [Command; 58] = [
+    now(b"\x00\0\0\0\0\0", report::test_unit_ready).refused(RefusedUnder::Reserve),
     now(b"\x03\x01\0\0\xFF\0", report::request_sense).always().quiet(),
     engine(b"\x08\x1F\xFF\xFF\xFF\0", Run::Read),
     engine(b"\x0A\x1F\xFF\xFF\xFF\0", Run::Write),
     now(b"\x12\x01\xFF\xFF\xFF\0", inquiry::inquiry).always().quiet(),
-    now(b"\x15\x11\0\0\xFF\0", mode::mode_select).standby(),
-    now(b"\x16\0\0\0\0\0", report::reserve),
-    now(b"\x17\0\0\0\0\0", report::release).unreserved(),
+    now(b"\x15\x11\0\0\xFF\0", mode::mode_select).standby().changes(),
+    now(b"\x16\0\0\0\0\0", reservation::reserve).refused(RefusedUnder::OwnRules),
+    now(b"\x17\0\0\0\0\0", reservation::release).refused(RefusedUnder::OwnRules),
     now(b"\x1A\x08\xFF\xFF\xFF\0", mode::mode_sense).standby(),
-    work(b"\x1B\x01\0\x0F\xF7\0", thin::start_stop_unit),
-    now(b"\x1E\0\0\0\x03\0", report::prevent_allow).unreserved(),
+    work(b"\x1B\x01\0\x0F\xF7\0", thin::start_stop_unit).changes(),
+    now(b"\x1E\0\0\0\x03\0", report::prevent_allow).changes(),
     now(b"\x25\0\xFF\xFF\xFF\xFF\0\0\x01\0", report::read_capacity_10).standby().unreserved(),
     engine(b"\x28\x18\xFF\xFF\xFF\xFF\0\xFF\xFF\0", Run::Read),
     engine(b"\x2A\x18\xFF\xFF\xFF\xFF\0\xFF\xFF\0", Run::Write),
@@ -155,8 +175,32 @@ pub(super) static COMMANDS: [Command; 45] = [
     work(b"\x41\x08\xFF\xFF\xFF\xFF\0\xFF\xFF\0", thin::write_same).writes(),
     work(b"\x42\0\0\0\0\0\0\xFF\xFF\0", thin::unmap).writes(),
     now(b"\x4D\0\xFF\xFF\0\xFF\xFF\xFF\xFF\0", report::log_sense).standby().unreserved(),
-    now(b"\x55\x11\0\0\0\0\0\xFF\xFF\0", mode::mode_select).standby(),
+    now(b"\x55\x11\0\0\0\0\0\xFF\xFF\0", mode::mode_select).standby().changes(),
+    now(b"\x56\0\0\0\0\0\0\0\0\0", reservation::reserve).refused(RefusedUnder::OwnRules),
+    now(b"\x57\0\0\0\0\0\0\0\0\0", reservation::release).refused(RefusedUnder::OwnRules),
     now(b"\x5A\x18\xFF\xFF\0\0\0\xFF\xFF\0", mode::mode_sense).standby(),
+    now(b"\x5E\0\0\0\0\0\0\xFF\xFF\0", reservation::persistent_reserve_in)
+        .persistent(InAction::ReadKeys.code()),
+    now(b"\x5E\x01\0\0\0\0\0\xFF\xFF\0", reservation::persistent_reserve_in)
+        .persistent(InAction::ReadReservation.code()),
+    now(b"\x5E\x02\0\0\0\0\0\xFF\xFF\0", reservation::persistent_reserve_in)
+        .persistent(InAction::ReportCapabilities.code()),
+    now(b"\x5E\x03\0\0\0\0\0\xFF\xFF\0", reservation::persistent_reserve_in)
+        .persistent(InAction::ReadFullStatus.code()),
+    work(b"\x5F\0\0\0\0\xFF\xFF\xFF\xFF\0", reservation::persistent_reserve_out)
+        .persistent(OutAction::Register.code()),
+    work(b"\x5F\x01\xFF\0\0\xFF\xFF\xFF\xFF\0", reservation::persistent_reserve_out)
+        .persistent(OutAction::Reserve.code()),
+    work(b"\x5F\x02\xFF\0\0\xFF\xFF\xFF\xFF\0", reservation::persistent_reserve_out)
+        .persistent(OutAction::Release.code()),
+    work(b"\x5F\x03\0\0\0\xFF\xFF\xFF\xFF\0", reservation::persistent_reserve_out)
+        .persistent(OutAction::Clear.code()),
+    work(b"\x5F\x04\xFF\0\0\xFF\xFF\xFF\xFF\0", reservation::persistent_reserve_out)
+        .persistent(OutAction::Preempt.code()),
+    work(b"\x5F\x05\xFF\0\0\xFF\xFF\xFF\xFF\0", reservation::persistent_reserve_out)
+        .persistent(OutAction::PreemptAndAbort.code()),
+    work(b"\x5F\x06\0\0\0\xFF\xFF\xFF\xFF\0", reservation::persistent_reserve_out)
+        .persistent(OutAction::RegisterAndIgnoreExistingKey.code()),
     engine(b"\x88\x18\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\0\0", Run::Read),
     work(b"\x89\x18\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\0\0\0\xFF\0\0", verify::compare_and_write).writes(),
     engine(b"\x8A\x18\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\0\0", Run::Write),
@@ -178,7 +222,7 @@ pub(super) static COMMANDS: [Command; 45] = [
     now(b"\xA3\x0D\x80\0\0\0\xFF\xFF\xFF\xFF\0\0", report::supported_task_management)
         .action(sa::REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS).standby(),
     now(b"\xA4\x0A\0\0\0\0\xFF\xFF\xFF\xFF\0\0", access::set_target_port_groups)
-        .action(sa::SET_TARGET_PORT_GROUPS).anywhere(),
+        .action(sa::SET_TARGET_PORT_GROUPS).anywhere().changes(),
     engine(b"\xA8\x18\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\0\0", Run::Read),
     engine(b"\xAA\x18\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\0\0", Run::Write),
     work(b"\xAE\x16\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\0\0", verify::write_and_verify).writes(),

@@ -41,7 +41,7 @@ pub(super) fn unmap(call: &Call<'_>) -> Reply {
         return Err(Refusal::in_parameters(8));
     }
     let array = call.array();
-    array.exclusion.in_turn(|| {
+    call.in_turn(|| {
         for extent in extents.iter().filter(|extent| extent.bytes > 0) {
             array
                 .store
@@ -79,16 +79,16 @@ pub(super) fn write_same(call: &Call<'_>) -> Reply {
         return Err(Refusal::in_cdb(length_field(call.cdb)));
     }
     let array = call.array();
-    array
-        .exclusion
-        .in_turn(|| {
-            if block.iter().all(|byte| *byte == 0) {
-                return array.store.zero(extent.offset, extent.bytes, unmap);
-            }
-            fill(call, extent, &block)
-        })
-        .and_then(|()| if array.modes.write_cache() { Ok(()) } else { array.store.sync() })
-        .map_err(|error| store_refusal(&error, true))?;
+    call.in_turn(|| {
+        let written = match block.iter().all(|byte| *byte == 0) {
+            true => array.store.zero(extent.offset, extent.bytes, unmap),
+            false => fill(call, extent, &block),
+        };
+        written.map_err(|error| store_refusal(&error, true))
+    })?;
+    if !array.modes.write_cache() {
+        array.store.sync().map_err(|error| store_refusal(&error, true))?;
+    }
     Ok(Done::good(bytes as u64))
 }
 

@@ -38,10 +38,10 @@ pub(super) fn write_and_verify(call: &Call<'_>) -> Reply {
     need(call, extent.bytes)?;
     let array = call.array();
     let len = extent.bytes as usize;
-    array
-        .exclusion
-        .in_turn(|| array.store.write(extent.offset, call.data_out, len, true))
-        .map_err(|error| store_refusal(&error, true))?;
+    call.in_turn(|| {
+        let written = array.store.write(extent.offset, call.data_out, len, true);
+        written.map_err(|error| store_refusal(&error, true))
+    })?;
     if check == 1 {
         compare(call, extent, Against::All)?;
     }
@@ -69,11 +69,10 @@ pub(super) fn compare_and_write(call: &Call<'_>) -> Reply {
     let mut new = vec![0; len];
     call.data_out.read_at(len, &mut new);
     let array = call.array();
-    let ran = array.exclusion.alone(|| {
+    call.alone(|| {
         compare(call, extent, Against::All)?;
         array.store.write_bytes(extent.offset, &new).map_err(|error| store_refusal(&error, true))
-    });
-    ran.unwrap_or(Err(Refusal::Status(Status::BUSY)))?;
+    })?;
     make_durable(call)?;
     Ok(Done::good(2 * extent.bytes))
 }
@@ -84,7 +83,7 @@ pub(super) fn or_write(call: &Call<'_>) -> Reply {
     need(call, extent.bytes)?;
     let array = call.array();
     let len = extent.bytes as usize;
-    let ran = array.exclusion.alone(|| {
+    call.alone(|| {
         let mut old = vec![0; CHUNK];
         let mut more = vec![0; CHUNK];
         let mut done = 0;
@@ -99,8 +98,7 @@ pub(super) fn or_write(call: &Call<'_>) -> Reply {
             done += take;
         }
         Ok(())
-    });
-    ran.unwrap_or(Err(Refusal::Status(Status::BUSY)))?;
+    })?;
     make_durable(call)?;
     Ok(Done::good(extent.bytes))
 }

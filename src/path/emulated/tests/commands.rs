@@ -96,7 +96,9 @@ fn read_capacity_has_both_forms() {
 #[test]
 fn unknown_commands_are_refused() {
     let mut disk = disk(8);
-    assert_eq!(disk.check(&[0x5E; 10], &[], 8), (ILLEGAL, Asc::INVALID_OPCODE));
+    assert_eq!(disk.check(&[0x5D; 10], &[], 8), (ILLEGAL, Asc::INVALID_OPCODE));
+    let persistent = disk.check(&[0x5E; 10], &[], 8);
+    assert_eq!(persistent, (ILLEGAL, Asc::INVALID_FIELD_IN_CDB));
     assert_eq!(disk.check(&[0xC1; 16], &[], 8), (ILLEGAL, Asc::INVALID_OPCODE));
     let action = cdb16(0x9E, 0x1F, 0, 32);
     assert_eq!(disk.check(&action, &[], 32), (ILLEGAL, Asc::INVALID_FIELD_IN_CDB));
@@ -141,7 +143,7 @@ fn mode_select_changes_and_tells_the_others() {
     // Descriptor sense, by the long form.
     let control = [0, 0, 0, 0, 0, 0, 0, 0, 0x0A, 10, 0x06, 0x10, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0];
     first.good(&[0x55, 0x10, 0, 0, 0, 0, 0, 0, 20, 0], &control, 0);
-    let (answer, _) = first.run(&[0x5F; 10], &[], 0);
+    let (answer, _) = first.run(&[0x4C; 10], &[], 0);
     assert_eq!(answer.sense.unwrap().bytes(), [0x72, 5, 0x20, 0, 0, 0, 0, 0]);
 }
 
@@ -195,7 +197,7 @@ fn supported_operation_codes_agree_with_dispatch() {
     let one = disk.good(&[0xA3, 0x0C, 0x81, 0x28, 0, 0, 0, 0, 1, 0, 0, 0], &[], 256);
     assert_eq!(one[..14], [0, 0x83, 0, 10, 0x28, 0x18, 255, 255, 255, 255, 0, 255, 255, 0]);
     assert_eq!(one[14..], [0, 10, 0, 0, 0, 0, 0, 1, 0, 0, 0, 30]);
-    let none = disk.good(&[0xA3, 0x0C, 3, 0x5F, 0, 0, 0, 0, 1, 0, 0, 0], &[], 256);
+    let none = disk.good(&[0xA3, 0x0C, 3, 0x4C, 0, 0, 0, 0, 1, 0, 0, 0], &[], 256);
     assert_eq!(none, [0, 1, 0, 0]);
     let by_action = disk.good(&[0xA3, 0x0C, 2, 0x9E, 0, 0x12, 0, 0, 1, 0, 0, 0], &[], 256);
     assert_eq!(by_action[..6], [0, 3, 0, 16, 0x9E, 0x12]);

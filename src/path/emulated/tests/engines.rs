@@ -22,8 +22,11 @@ fn disk_file(bytes: u64) -> Option<File> {
 
 fn array_on(file: File, blocks: u64) -> Arc<Array> {
     use crate::path::emulated::array::Identity;
+    use crate::path::emulated::reservations::{Keep, Reservations, State};
     let product = b"VIRTUAL-DISK    ";
-    let identity = Identity { name: NAME, product, block_size: 512, blocks, read_only: false };
+    let reservations = Reservations::new(Keep::WithUnit, State::default());
+    let (name, block_size) = (NAME, 512);
+    let identity = Identity { name, product, block_size, blocks, read_only: false, reservations };
     Array::new(Store::file(file), identity, None)
 }
 
@@ -197,5 +200,79 @@ fn a_hung_command_in_the_kernel_ends_when_recalled() {
         let sent = disk.send(&cdb10(WRITE_10, 0, 0, 8), &[2; 4096], 0);
         port.clear_faults();
         assert!(matches!(disk.wait(&sent), Fate::Answered(_)), "{engine}");
+    }
+}
+
+/// Two initiators with a key each, the first one's reservation shutting out who has none.
+fn fenced(engine: &str, array: &Arc<Array>) -> [Initiator<PortChannel>; 2] {
+    use super::reservations::{other_initiator, out};
+    use crate::scsi::reservation::{OutAction, Type};
+    [1, 2].map(|key| {
+        let port = other_initiator(array, key, 1);
+        let mut disk = Initiator::new(channel(engine, &port)).settle();
+        assert_eq!(out(&mut disk, OutAction::Register, None, 0, key).status, Status::GOOD);
+        if key == 1 {
+            let kind = Some(Type::WriteExclusiveRegistrantsOnly);
+            assert_eq!(out(&mut disk, OutAction::Reserve, kind, 1, 0).status, Status::GOOD);
+        }
+        disk
+    })
+}
+
+/// Whose write came to `first` gets its unit attention and nothing but conflicts else.
+fn stays_out(victim: &mut Initiator<PortChannel>, cdb: &[u8], first: Status) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let (mut told, mut last) = (first == Status::CHECK_CONDITION, first);
+    while !(told && last == Status::RESERVATION_CONFLICT) {
+        assert!(Instant::now() < deadline, "told: {told}, last: {last}");
+        last = victim.run(cdb, &[0; 512], 0).0.status;
+        told |= last == Status::CHECK_CONDITION;
+        assert_ne!(last, Status::GOOD);
+    }
+}
+
+/// The victim writes as fast as it can, plain writes and others; from the answer of PREEMPT AND
+/// ABORT on nothing of it may land.
+#[test]
+fn preempt_and_abort_lets_no_write_land_after_it() {
+    use super::reservations::out;
+    use crate::scsi::reservation::{OutAction, Type};
+    use std::sync::atomic::{AtomicU8, Ordering};
+    for (engine, array) in all_engines(64) {
+        for round in 0..20_u8 {
+            array.power_cycle();
+            let [mut winner, mut victim] = fenced(engine, &array);
+            let landed = AtomicU8::new(0);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for stamp in 1..=u8::MAX {
+                        let cdb = match stamp % 3 {
+                            0 => cdb16(ORWRITE_16, 0, 3, 1),
+                            1 => cdb16(WRITE_SAME_16, 0, 3, 1),
+                            _ => cdb16(WRITE_16, 0, 3, 1),
+                        };
+                        let (answer, _) = victim.run(&cdb, &[stamp; 512], 0);
+                        if answer.status != Status::GOOD {
+                            return stays_out(&mut victim, &cdb, answer.status);
+                        }
+                        landed.store(stamp, Ordering::Relaxed);
+                    }
+                });
+                while landed.load(Ordering::Relaxed) < round {
+                    std::thread::yield_now();
+                }
+                let kind = Some(Type::WriteExclusiveRegistrantsOnly);
+                let answer = out(&mut winner, OutAction::PreemptAndAbort, kind, 1, 2);
+                assert_eq!(answer.status, Status::GOOD, "{engine}");
+                let mut before = [0; 512];
+                array.peek(3, &mut before).unwrap();
+                for _ in 0..20 {
+                    std::thread::yield_now();
+                    let mut after = [0; 512];
+                    array.peek(3, &mut after).unwrap();
+                    assert_eq!(before, after, "{engine}: a write landed behind the fence");
+                }
+            });
+        }
     }
 }

@@ -7,6 +7,7 @@ mod engines;
 mod faults;
 mod images;
 mod memory_sys;
+mod reservations;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
