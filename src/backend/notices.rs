@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::reports::{lun_state, path_state};
-use crate::control::{Event, EventSink};
+use crate::control::Event;
 use crate::engine::manager::Notice;
 use crate::multipath::groups::{GroupKey, Switch};
 use crate::multipath::{News, PathState};
 
-/// Tells the log and the control socket's clients.
-pub fn tell(notice: Notice, events: Option<&EventSink>) {
-    let event = match notice {
+/// Tells the log; returns what the control socket's clients are to hear.
+pub fn tell(notice: Notice) -> Option<Event> {
+    Some(match notice {
         Notice::News(News::Path { name, from, to, reason }) => {
             let level = match to {
                 PathState::Failed | PathState::WrongLun | PathState::Shaky => log::Level::Warn,
@@ -31,7 +31,7 @@ pub fn tell(notice: Notice, events: Option<&EventSink>) {
                 "path {name}: the logical unit has grown to {blocks} blocks; the guest is told \
                  when all usable paths say so"
             );
-            return;
+            return None;
         }
         Notice::News(News::Resized { blocks }) => {
             log::info!(target: STATE, "LUN: it has {blocks} blocks now, and the guest is told so");
@@ -44,7 +44,7 @@ pub fn tell(notice: Notice, events: Option<&EventSink>) {
         }
         Notice::News(News::Explicit(text)) => {
             log::info!(target: STATE, "LUN: explicit_alua: {text}");
-            return;
+            return None;
         }
         Notice::News(News::Gone) => {
             log::warn!(
@@ -52,7 +52,7 @@ pub fn tell(notice: Notice, events: Option<&EventSink>) {
                 "LUN: the array says over every path that there is no such logical unit: commands \
                  fail until one leads to it again"
             );
-            return;
+            return None;
         }
         Notice::Failover { from, to, commands } => {
             log::debug!("{commands} commands went on over {to} instead of {from}");
@@ -66,10 +66,7 @@ pub fn tell(notice: Notice, events: Option<&EventSink>) {
             log::info!("the front end has gone");
             Event::FrontendDisconnected
         }
-    };
-    if let Some(events) = events {
-        events.send(event);
-    }
+    })
 }
 
 /// The log target of state changes: shown even where `RUST_LOG` is not set.

@@ -34,6 +34,7 @@ mod memory;
 mod metrics;
 mod qmp;
 mod queue;
+mod report;
 mod ring;
 mod service;
 mod stop;
