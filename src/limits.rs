@@ -235,6 +235,13 @@ pub const CONTROL_REPLY_MAX: usize = 16 << 20;
 /// How long a client waits for a backend's answer.
 pub const CONTROL_REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often the history gets a point.
+pub const HISTORY_INTERVAL: Duration = Duration::from_secs(1);
+/// Points that it keeps of the LUN and of each path: ten minutes.
+pub const HISTORY_POINTS_MAX: usize = 600;
+/// Events that it keeps.
+pub const HISTORY_EVENTS_MAX: usize = 256;
+
 /// Bytes of a metrics client's header at most.
 pub const METRICS_HEADER_MAX: usize = 8 << 10;
 /// A metrics client's time, from its connection to the last byte of the answer; they are served one

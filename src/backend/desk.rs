@@ -56,8 +56,13 @@ pub fn carry_out(
             let ports = members.iter().filter_map(emulated_port);
             ports.for_each(emulated::Port::clear_faults);
         }
-        // The thread opens paths, reads files again, and ends the program after the answer.
-        Order::PathAdd { .. } | Order::Reload | Order::Quit => {}
+        // The thread keeps the history, opens paths, reads files again, and ends the program after
+        // the answer.
+        Order::QueryHistory
+        | Order::QuerySettings
+        | Order::PathAdd { .. }
+        | Order::Reload
+        | Order::Quit => {}
     }
     Ok(Reply::Done)
 }

@@ -22,12 +22,14 @@
 //! | [`reload`] | the configuration, read again while the guest goes on |
 //! | [`announce`] | what a service manager is told |
 //! | [`reports`] | what queries return |
+//! | [`history`] | the last minutes: a point per second, and the last events |
 //! | [`notices`] | what people hear: log lines and events |
 
 mod announce;
 pub mod check;
 mod desk;
 pub mod discovery;
+mod history;
 mod members;
 mod notices;
 mod opener;

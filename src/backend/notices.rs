@@ -4,23 +4,21 @@
 use std::collections::BTreeSet;
 
 use super::reports::{lun_state, path_state};
-use crate::control::{Event, EventSink};
+use crate::control::Event;
 use crate::engine::manager::Notice;
 use crate::logging::{STATE, message_id};
 use crate::multipath::groups::{GroupKey, Switch};
 use crate::multipath::{News, PathState};
 
-/// Tells the log and the control socket's clients. `wwid` is the LUN's name, "" until a path has
-/// told it.
-pub fn tell(notice: Notice, wwid: &str, events: Option<&EventSink>) {
+/// Tells the log; returns what the control socket's clients are to hear. `wwid` is the LUN's name,
+/// "" until a path has told it.
+pub fn tell(notice: Notice, wwid: &str) -> Option<Event> {
     if let Notice::News(News::Path { name, from, to, reason }) = &notice {
         log_path(name, *from, *to, reason, wwid);
     } else {
         log_other(&notice, wwid);
     }
-    if let (Some(events), Some(event)) = (events, event(notice)) {
-        events.send(event);
-    }
+    event(notice)
 }
 
 /// What clients of the control socket are told.

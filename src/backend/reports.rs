@@ -1,14 +1,14 @@
 //! What queries return: the core's words in the control socket's.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::members::Member;
 use crate::config;
 use crate::control::{
     AccessState, Counters, HedgeStats, LatencyBucket, LunReport, LunState, PathReport, PathState,
-    PathStats, StatsReport,
+    PathStats, SettingsReport, StatsReport,
 };
-use crate::engine::{Manager, numa};
+use crate::engine::{Deadlines, Manager, numa};
 use crate::ids::PathId;
 use crate::multipath::select::{PathSet, nearest};
 use crate::multipath::{self, Policy, Table};
@@ -23,7 +23,6 @@ pub fn lun(manager: &Manager<AnyPath>) -> LunReport {
     let face = core.face();
     let vendor = face.map(|face| face.vendor());
     let owned = |text: &str| text.to_owned();
-    let inflight = core.paths().map(|path| u64::from(path.load.commands())).sum();
     LunReport {
         wwid: face.map(|face| face.wwid.sysfs()),
         vendor: vendor.map(|vendor| owned(vendor.0)),
@@ -36,9 +35,34 @@ pub fn lun(manager: &Manager<AnyPath>) -> LunReport {
         no_path_retry: no_path_retry(core.settings().no_path_retry),
         failback: failback(core.choice().policy()),
         state: lun_state(core.lun_state()),
-        queued: manager.hub().counters.held().saturating_sub(inflight),
-        inflight,
+        queued: queued(manager),
+        inflight: inflight(manager),
         connected: manager.is_connected(),
+    }
+}
+
+/// Commands that wait for a path.
+pub fn queued(manager: &Manager<AnyPath>) -> u64 {
+    manager.hub().counters.held().saturating_sub(inflight(manager))
+}
+
+fn inflight(manager: &Manager<AnyPath>) -> u64 {
+    manager.core().paths().map(|path| u64::from(path.load.commands())).sum()
+}
+
+/// `query-settings`.
+pub fn settings(manager: &Manager<AnyPath>, uptime: Duration) -> SettingsReport {
+    let Deadlines { path_timeout, command_deadline, hedging } = manager.deadlines();
+    let settings = manager.core().settings();
+    SettingsReport {
+        command_deadline: command_deadline.as_secs_f64(),
+        path_timeout: path_timeout.as_secs_f64(),
+        write_quiesce: settings.write_quiesce.as_secs_f64(),
+        explicit_alua: settings.explicit_alua,
+        hedged_reads: hedging.is_some(),
+        hedge_budget: hedging.map(|hedging| hedging.budget),
+        hedge_percentile: hedging.map(|hedging| f64::from(hedging.permille) / 10.0),
+        uptime: uptime.as_secs_f64(),
     }
 }
 

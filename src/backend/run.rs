@@ -14,6 +14,7 @@ use super::announce::Announcer;
 use super::desk::Desk;
 use super::discovery::Host;
 use super::discovery::scan::Rules;
+use super::history::History;
 use super::members::{Member, open_options};
 use super::opener::Opener;
 use super::reload::Reloads;
@@ -76,6 +77,7 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
         host_news,
         reloads,
         announcer: Announcer::new(notifier.clone(), Instant::now()),
+        history: History::new(Instant::now()),
         orders,
         events: control_file.is_some().then_some(events),
         quit,

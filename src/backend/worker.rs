@@ -5,19 +5,20 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use vmm_sys_util::eventfd::EventFd;
 
 use super::announce::Announcer;
 use super::desk::{carry_out, take_in};
 use super::discovery::{Host, HostNews, ToHost};
+use super::history::History;
 use super::members::Member;
 use super::notices::tell;
 use super::opener::{Opened, Opener, Origin};
 use super::reload::{Reloads, Scene};
 use super::waiting::Waiting;
-use super::{BackendError, check};
+use super::{BackendError, check, reports};
 use crate::config::PathConfig;
 use crate::control::{EventSink, Order, Reply, ReplyTo};
 use crate::engine::Manager;
@@ -50,6 +51,8 @@ pub struct Worker {
     pub reloads: Reloads,
     /// What the service manager is told.
     pub announcer: Announcer,
+    /// The last minutes.
+    pub history: History,
     /// Orders from the control socket.
     pub orders: Mail<(Order, ReplyTo)>,
     /// Events for the control socket, if there is one.
@@ -107,7 +110,13 @@ impl Worker {
                 }
                 let face = self.manager.core().face();
                 let wwid = face.map(|face| face.wwid.to_string()).unwrap_or_default();
-                tell(notice, &wwid, self.events.as_ref());
+                if let Some(event) = tell(notice, &wwid) {
+                    let at = SystemTime::now();
+                    if let Some(events) = &self.events {
+                        events.send_at(at, event.clone());
+                    }
+                    self.history.hear(at, event);
+                }
                 self.announcer.changed();
             }
             self.forget_removed();
@@ -116,7 +125,12 @@ impl Worker {
             logging::tell_left_out();
             let (fds, version) = self.manager.wait_fds();
             waiting.follow(&fds, version)?;
-            let timers = [self.manager.next_timer(), self.announcer.next_timer()];
+            self.history.turn(&self.manager, now);
+            let timers = [
+                self.manager.next_timer(),
+                self.announcer.next_timer(),
+                Some(self.history.next_timer()),
+            ];
             if waiting.wait(timers.into_iter().flatten().min())? {
                 return Ok(());
             }
@@ -151,7 +165,14 @@ impl Worker {
                 continue;
             }
             let quits = order == Order::Quit;
-            reply.answer(carry_out(order, &mut self.manager, &self.members, now));
+            reply.answer(match order {
+                Order::QueryHistory => Ok(Reply::History(Box::new(self.history.report()))),
+                Order::QuerySettings => {
+                    let uptime = self.history.uptime(now);
+                    Ok(Reply::Settings(reports::settings(&self.manager, uptime)))
+                }
+                order => carry_out(order, &mut self.manager, &self.members, now),
+            });
             if quits {
                 // Fails only when the socket is full: then main has been told.
                 let _ = (&self.quit).write(b"q");

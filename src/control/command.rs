@@ -10,10 +10,12 @@ use super::{FaultSpec, Order};
 type Read = fn(&mut Arguments) -> Result<Order, ArgumentError>;
 
 /// Every command for the manager.
-const COMMANDS: [(&str, Read); 15] = [
+const COMMANDS: [(&str, Read); 17] = [
     ("query-lun", |_| Ok(Order::QueryLun)),
     ("query-paths", |_| Ok(Order::QueryPaths)),
     ("query-stats", |_| Ok(Order::QueryStats)),
+    ("query-history", |_| Ok(Order::QueryHistory)),
+    ("query-settings", |_| Ok(Order::QuerySettings)),
     ("path-add", |arguments| {
         let address = arguments.string("address")?;
         Ok(Order::PathAdd { address, name: arguments.optional_string("name")? })
@@ -90,6 +92,8 @@ mod tests {
     #[test]
     fn command_words_become_orders() {
         assert_eq!(order("query-lun", json!({})), Ok(Order::QueryLun));
+        assert_eq!(order("query-history", json!({})), Ok(Order::QueryHistory));
+        assert_eq!(order("query-settings", json!({})), Ok(Order::QuerySettings));
         let add = Order::PathAdd { address: "null:1G".into(), name: Some("a".into()) };
         assert_eq!(order("path-add", json!({"address": "null:1G", "name": "a"})), Ok(add));
         let set = order("set-iopolicy", json!({"iopolicy": "round-robin"}));

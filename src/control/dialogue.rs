@@ -133,6 +133,8 @@ pub(super) fn answer(result: OrderResult, id: Option<Value>) -> Value {
         Ok(Reply::Lun(report)) => serde_json::to_value(report),
         Ok(Reply::Paths(reports)) => serde_json::to_value(reports),
         Ok(Reply::Stats(report)) => serde_json::to_value(report),
+        Ok(Reply::History(report)) => serde_json::to_value(report),
+        Ok(Reply::Settings(report)) => serde_json::to_value(report),
         Ok(Reply::Reloaded(report)) => serde_json::to_value(report),
         Ok(Reply::Done) => Ok(json!({})),
         Err(reason) => return error(Class::Generic, reason, id),
@@ -145,7 +147,7 @@ pub(super) fn answer(result: OrderResult, id: Option<Value>) -> Value {
 }
 
 /// An event, with the time at which it happened.
-pub(super) fn event(event: &Event, time: SystemTime) -> Value {
+pub fn event(event: &Event, time: SystemTime) -> Value {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut value = serde_json::to_value(event).unwrap_or_default();
     value["timestamp"] = json!({"seconds": since.as_secs(), "microseconds": since.subsec_micros()});
@@ -238,7 +240,7 @@ mod tests {
         let version = said(&mut dialogue, r#"{"execute": "query-version"}"#);
         assert!(version["return"]["qemu"]["major"].is_u64());
         let commands = said(&mut dialogue, r#"{"execute": "query-commands", "id": 1}"#);
-        assert_eq!(commands["return"].as_array().unwrap().len(), 18);
+        assert_eq!(commands["return"].as_array().unwrap().len(), 20);
         assert_eq!(commands["return"][0], json!({"name": "qmp_capabilities"}));
         assert_eq!(commands["id"], 1);
     }

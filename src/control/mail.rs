@@ -26,7 +26,12 @@ pub struct EventSink {
 impl EventSink {
     /// Sends one event; the time is now.
     pub fn send(&self, event: Event) {
-        match self.events.try_send((SystemTime::now(), event)) {
+        self.send_at(SystemTime::now(), event);
+    }
+
+    /// Sends one event that happened at that time.
+    pub fn send_at(&self, at: SystemTime, event: Event) {
+        match self.events.try_send((at, event)) {
             Ok(()) => wake(&self.wake),
             Err(_) => {
                 self.lost.fetch_add(1, Ordering::Relaxed);

@@ -18,7 +18,7 @@
 //! | `command`, `arguments`, [`fault`] | from a command's words to an [`Order`], strictly checked; pure |
 //! | [`mail`](mod@mail) | what crosses threads: answers and events, and the wake-up |
 //! | `reload` | what another reading of the configuration has come to |
-//! | [`report`] | what queries return, under the names that are promised |
+//! | [`report`], [`history`], [`settings`] | what queries return, under the names that are promised |
 //! | [`ask`] | orders from within the process |
 //! | [`client`] | the other end, blocking: for mpathctl and for tests |
 //!
@@ -35,11 +35,13 @@ mod dialogue;
 mod epoll_sys;
 pub mod fault;
 mod framing;
+pub mod history;
 pub mod mail;
 mod reload;
 pub mod report;
 pub mod server;
 mod session;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -47,7 +49,9 @@ mod tests_hostile;
 
 use serde::Serialize;
 
+pub use dialogue::event as event_message;
 pub use fault::{FaultKind, FaultSpec};
+pub use history::{HistoryReport, LunHistory, PathHistory};
 pub use mail::{EventSink, Mailbox, ReplyTo, mail, reply_slot};
 pub use reload::{ReloadReport, Renamed};
 pub use report::{
@@ -55,6 +59,7 @@ pub use report::{
     PathState, PathStats, StatsReport,
 };
 pub use server::Server;
+pub use settings::SettingsReport;
 
 use crate::config::{Failback, IoPolicy, NoPathRetry};
 
@@ -67,6 +72,10 @@ pub enum Order {
     QueryPaths,
     /// `query-stats`, answered with [`Reply::Stats`].
     QueryStats,
+    /// `query-history`, answered with [`Reply::History`].
+    QueryHistory,
+    /// `query-settings`, answered with [`Reply::Settings`].
+    QuerySettings,
     /// `path-add`: answered at once, an event tells the rest.
     PathAdd {
         /// The path's address, as written.
@@ -124,6 +133,10 @@ pub enum Reply {
     Paths(Vec<PathReport>),
     /// To [`Order::QueryStats`].
     Stats(Box<StatsReport>),
+    /// To [`Order::QueryHistory`].
+    History(Box<HistoryReport>),
+    /// To [`Order::QuerySettings`].
+    Settings(SettingsReport),
     /// To [`Order::Reload`].
     Reloaded(Box<ReloadReport>),
     /// To everything else.

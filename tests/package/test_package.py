@@ -172,7 +172,8 @@ class Package(unittest.TestCase):
         listed = self.machine.inside("dpkg", "-L", "vhost-user-scsi-mpath").split()
         for wanted in ("/usr/bin/mpathctl", "/usr/share/man/man8/mpathctl-topology.8.gz",
                        "/usr/share/bash-completion/completions/mpathctl",
-                       "/usr/share/qemu/vhost-user/50-vhost-user-scsi-mpath.json"):
+                       "/usr/share/qemu/vhost-user/50-vhost-user-scsi-mpath.json",
+                       "/usr/share/vhost-user-scsi-mpath/grafana/vhost-user-scsi-mpath.json"):
             self.assertIn(wanted, listed)
         self.machine.systemctl("stop", SOCKET, UNIT)
         self.machine.file(CONFIG).unlink()

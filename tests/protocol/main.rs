@@ -35,6 +35,7 @@ mod memory;
 mod metrics;
 mod qmp;
 mod queue;
+mod report;
 mod ring;
 mod service;
 mod stop;

@@ -53,9 +53,9 @@ pub enum Failure {
     /// A multipath.conf that cannot be imported.
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// Files for packages.
+    /// A file.
     #[error("{}: cannot write: {cause}", file.display())]
-    Generate {
+    Write {
         /// The file or directory.
         file: PathBuf,
         /// Why not.

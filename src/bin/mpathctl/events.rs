@@ -71,14 +71,15 @@ pub fn short(event: &Value) -> String {
     format!("{} {name} {}", clock.unwrap_or_default(), what(event)).trim_end().to_owned()
 }
 
-fn time(event: &Value) -> String {
+/// When it happened.
+pub fn time(event: &Value) -> String {
     let timestamp = &event["timestamp"];
     let number = |name: &str| timestamp[name].as_u64().unwrap_or(0);
     human::time(number("seconds"), number("microseconds"))
 }
 
 /// What happened. What this program does not know is shown as it came.
-fn what(event: &Value) -> String {
+pub fn what(event: &Value) -> String {
     let data = &event["data"];
     let word = |name: &str| match &data[name] {
         Value::String(text) => text.clone(),

@@ -49,5 +49,5 @@ fn page(directory: &Path, command: Command) -> Result<(), Failure> {
 }
 
 fn file(path: &Path, result: io::Result<()>) -> Result<(), Failure> {
-    result.map_err(|cause| Failure::Generate { file: path.to_owned(), cause })
+    result.map_err(|cause| Failure::Write { file: path.to_owned(), cause })
 }

@@ -10,6 +10,7 @@
 //! | `topology`, `topology_json` | the tree of `multipath -ll`, for people and for programs |
 //! | `why` | what a person wants to know about one path |
 //! | `carriers`, `names` | which paths carry the commands; which path a wrong name meant |
+//! | `report` | one HTML file with everything, for a ticket |
 //! | `tables` | paths, LUN and statistics for people |
 //! | `top` | the live view |
 //! | `completions` | scripts for shells |
@@ -29,6 +30,7 @@ mod import;
 mod names;
 mod paint;
 mod read;
+mod report;
 mod steer;
 mod tables;
 #[cfg(test)]
@@ -92,6 +94,12 @@ enum Command {
     },
     /// Watch one backend live: paths, their load and latency, events; keys fail and reinstate.
     Top,
+    /// Write one HTML file with everything that somebody who helps wants to know, for a ticket.
+    Report {
+        /// The file; - is standard output, without it a name with the date in it.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Print counters, states and latencies of all backends for monitoring systems.
     Metrics {
         /// How: prometheus is the older text format, for node_exporter's textfile collector.
@@ -224,6 +232,7 @@ fn run(cli: Cli, directory: &std::path::Path, output: &mut Output<'_>) -> u8 {
         Command::Stats => read::stats(socket, directory, output),
         Command::Why { path } => read::why(socket, directory, &path, output),
         Command::Top => top::run(socket, directory, output),
+        Command::Report { output: to } => report::run(socket, directory, to, output),
         Command::Completions { shell } => {
             completions::print(shell, output.out).map_err(Failure::Output)
         }

@@ -159,7 +159,7 @@ pub fn stats(stats: &StatsReport) -> String {
 
 /// The bound under which that share of the commands stayed; for those in the endless bucket, the
 /// bound that they have passed.
-fn quantile(buckets: &[LatencyBucket], share: f64) -> String {
+pub fn quantile(buckets: &[LatencyBucket], share: f64) -> String {
     let total: u64 = buckets.iter().map(|bucket| bucket.count).sum();
     let rank = ((total as f64 * share).ceil() as u64).clamp(1, total.max(1));
     let (mut below, mut bound) = (0, None);

@@ -11,7 +11,7 @@ use vhost_user_scsi_mpath::config::{Failback, IoPolicy, NoPathRetry};
 use vhost_user_scsi_mpath::control::{
     AccessState, Counters, Event, EventSink, FaultKind, HedgeStats, LatencyBucket, LunReport,
     LunState, Order, OrderSink, PathKind, PathReport, PathState, PathStats, ReloadReport, Reply,
-    ReplyTo, Server, StatsReport, mail,
+    ReplyTo, Server, SettingsReport, StatsReport, mail,
 };
 use vhost_user_scsi_mpath::socket::{Access, SocketFile};
 
@@ -92,6 +92,19 @@ pub fn stats() -> StatsReport {
     let path = PathStats { name: "left".into(), counters: counters.clone() };
     let hedges = HedgeStats { sent: 9, won: 7, denied: 1, pauses: 0 };
     StatsReport { lun: counters, paths: vec![path], hedges }
+}
+
+pub fn settings() -> SettingsReport {
+    SettingsReport {
+        command_deadline: 30.0,
+        path_timeout: 5.0,
+        write_quiesce: 1.0,
+        explicit_alua: false,
+        hedged_reads: true,
+        hedge_budget: Some(0.02),
+        hedge_percentile: Some(99.0),
+        uptime: 90.5,
+    }
 }
 
 #[test]
@@ -197,6 +210,8 @@ impl OrderSink for FakeManager {
             Order::QueryLun => Ok(Reply::Lun(Box::new(lun()))),
             Order::QueryPaths => Ok(Reply::Paths(paths())),
             Order::QueryStats => Ok(Reply::Stats(Box::new(stats()))),
+            Order::QueryHistory => Ok(Reply::History(Box::default())),
+            Order::QuerySettings => Ok(Reply::Settings(settings())),
             Order::PathRemove { name } => Err(format!("there is no path `{name}`")),
             Order::Reload => {
                 let added = vec!["c".to_owned()];
@@ -352,6 +367,33 @@ fn why_is_asked_of_every_backend_and_a_wrong_name_is_helped() {
     let expected = "mpathctl: path lefd: there is no path of that name; did you mean left";
     assert_eq!((code, &*out), (1, ""));
     assert!(err.starts_with(expected), "{err}");
+}
+
+#[test]
+fn report_is_one_file_about_every_backend() {
+    let directory = tempfile::tempdir().unwrap();
+    let _backends = [backend(directory.path(), "b.ctl"), backend(directory.path(), "a.ctl")];
+    let (code, page, _) = mpathctl(directory.path(), &["report", "-o", "-"]);
+    assert_eq!(code, 0);
+    let (a, b) = (page.find("id=\"backend-0\"><h2>a<"), page.find("id=\"backend-1\"><h2>b<"));
+    assert!(a.is_some() && a < b, "{page}");
+    let file = directory.path().join("report.html");
+    let to = file.to_str().unwrap();
+    // What was chosen is written over; the report of a socket that a crash left behind says so.
+    std::fs::write(&file, "old ".repeat(100_000)).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(directory.path().join("dead.ctl")).unwrap());
+    let (code, out, err) = mpathctl(directory.path(), &["report", "-o", to]);
+    assert_eq!((code, out), (1, format!("{to}\n")));
+    assert!(err.contains("dead.ctl: nobody listens on this socket"), "{err}");
+    let page = std::fs::read_to_string(&file).unwrap();
+    assert!(page.contains("dead</a> does not answer.") && page.ends_with("</html>"), "{page}");
+    let missing = directory.path().join("none/report.html");
+    let (code, _, err) = mpathctl(directory.path(), &["report", "-o", missing.to_str().unwrap()]);
+    assert_eq!(code, 1);
+    assert!(err.contains("none/report.html: cannot write: No such file"), "{err}");
+    let (_, out, _) = mpathctl(directory.path(), &["report", "--json"]);
+    let line: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
+    assert_eq!((&line["backend"], &line["settings"]["uptime"]), (&json!("a"), &json!(90.5)));
 }
 
 #[test]
