@@ -10,7 +10,8 @@ use super::{FaultSpec, Order};
 type Read = fn(&mut Arguments) -> Result<Order, ArgumentError>;
 
 /// Every command for the manager.
-const COMMANDS: [(&str, Read); 15] = [
+const COMMANDS: [(&str, Read); 16] = [
+    ("query-backend", |_| Ok(Order::QueryBackend)),
     ("query-lun", |_| Ok(Order::QueryLun)),
     ("query-paths", |_| Ok(Order::QueryPaths)),
     ("query-stats", |_| Ok(Order::QueryStats)),
@@ -89,6 +90,7 @@ mod tests {
 
     #[test]
     fn command_words_become_orders() {
+        assert_eq!(order("query-backend", json!({})), Ok(Order::QueryBackend));
         assert_eq!(order("query-lun", json!({})), Ok(Order::QueryLun));
         let add = Order::PathAdd { address: "null:1G".into(), name: Some("a".into()) };
         assert_eq!(order("path-add", json!({"address": "null:1G", "name": "a"})), Ok(add));

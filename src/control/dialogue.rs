@@ -130,6 +130,7 @@ pub(super) fn greeting() -> Value {
 /// The manager's answer to a client.
 pub(super) fn answer(result: OrderResult, id: Option<Value>) -> Value {
     let value = match result {
+        Ok(Reply::Backend(report)) => serde_json::to_value(report),
         Ok(Reply::Lun(report)) => serde_json::to_value(report),
         Ok(Reply::Paths(reports)) => serde_json::to_value(reports),
         Ok(Reply::Stats(report)) => serde_json::to_value(report),
