@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use super::members::Member;
 use super::reports;
-use crate::control::{FaultKind, FaultSpec, Order, OrderResult, OrderSink, Reply, ReplyTo};
+use crate::control::{
+    BackendReport, FaultKind, FaultSpec, Order, OrderResult, OrderSink, Reply, ReplyTo,
+};
 use crate::engine::Manager;
 use crate::engine::mailbox::Post;
 use crate::ids::PathId;
@@ -14,11 +16,19 @@ use crate::path::emulated;
 
 /// Where the control thread leaves its orders.
 #[derive(Clone, Debug)]
-pub struct Desk(pub Post<(Order, ReplyTo)>);
+pub struct Desk {
+    /// The way to the manager.
+    pub orders: Post<(Order, ReplyTo)>,
+    /// What never changes, and is answered without asking the manager.
+    pub about: BackendReport,
+}
 
 impl OrderSink for Desk {
     fn submit(&self, order: Order, reply: ReplyTo) {
-        self.0.send((order, reply));
+        match order {
+            Order::QueryBackend => reply.answer(Ok(Reply::Backend(Box::new(self.about.clone())))),
+            order => self.orders.send((order, reply)),
+        }
     }
 }
 
@@ -57,8 +67,9 @@ pub fn carry_out(
             ports.for_each(emulated::Port::clear_faults);
         }
         // The thread keeps the history, opens paths, reads files again, and ends the program after
-        // the answer.
-        Order::QueryHistory
+        // the answer. What the desk answers itself never comes here.
+        Order::QueryBackend
+        | Order::QueryHistory
         | Order::QuerySettings
         | Order::PathAdd { .. }
         | Order::Reload

@@ -1,12 +1,13 @@
 //! What queries return: the core's words in the control socket's.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::members::Member;
-use crate::config;
+use crate::config::{self, Listen};
 use crate::control::{
-    AccessState, Counters, HedgeStats, LatencyBucket, LunReport, LunState, PathReport, PathState,
-    PathStats, SettingsReport, StatsReport,
+    AccessState, BackendReport, Counters, HedgeStats, LatencyBucket, LunReport, LunState,
+    PathReport, PathState, PathStats, SettingsReport, StatsReport,
 };
 use crate::engine::{Deadlines, Manager, numa};
 use crate::ids::PathId;
@@ -16,6 +17,22 @@ use crate::path::Transport;
 use crate::path::any::AnyPath;
 use crate::scsi::alua;
 use crate::stats::{ERROR_CLASSES, HedgeTotals, Totals, bucket_end_us};
+
+/// `query-backend`.
+pub fn backend(backend: &config::Backend) -> BackendReport {
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let socket = match &backend.listen {
+        Some(Listen::Path(path) | Listen::Activated { path, .. }) => Some(absolute(path)),
+        Some(Listen::Fd(_)) | None => None,
+    };
+    let of_the_service = || std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+    BackendReport {
+        pid: std::process::id(),
+        socket,
+        state_dir: backend.state_dir.clone().or_else(of_the_service),
+        request_queues: backend.request_queues,
+    }
+}
 
 /// `query-lun`.
 pub fn lun(manager: &Manager<AnyPath>) -> LunReport {

@@ -87,7 +87,7 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     };
     let manager = worker.start().map_err(BackendError::system("start a thread"))?;
     agreed_on_one_lun(&agreement)?;
-    let desk = Desk(orders_post);
+    let desk = Desk { orders: orders_post, about: reports::backend(&config.backend) };
     if let Some(metrics) = &metrics {
         metrics.start(name(&config.backend), Box::new(desk.clone()))?;
     }

@@ -10,7 +10,8 @@ use super::{FaultSpec, Order};
 type Read = fn(&mut Arguments) -> Result<Order, ArgumentError>;
 
 /// Every command for the manager.
-const COMMANDS: [(&str, Read); 17] = [
+const COMMANDS: [(&str, Read); 18] = [
+    ("query-backend", |_| Ok(Order::QueryBackend)),
     ("query-lun", |_| Ok(Order::QueryLun)),
     ("query-paths", |_| Ok(Order::QueryPaths)),
     ("query-stats", |_| Ok(Order::QueryStats)),
@@ -91,6 +92,7 @@ mod tests {
 
     #[test]
     fn command_words_become_orders() {
+        assert_eq!(order("query-backend", json!({})), Ok(Order::QueryBackend));
         assert_eq!(order("query-lun", json!({})), Ok(Order::QueryLun));
         assert_eq!(order("query-history", json!({})), Ok(Order::QueryHistory));
         assert_eq!(order("query-settings", json!({})), Ok(Order::QuerySettings));

@@ -130,6 +130,7 @@ pub(super) fn greeting() -> Value {
 /// The manager's answer to a client.
 pub(super) fn answer(result: OrderResult, id: Option<Value>) -> Value {
     let value = match result {
+        Ok(Reply::Backend(report)) => serde_json::to_value(report),
         Ok(Reply::Lun(report)) => serde_json::to_value(report),
         Ok(Reply::Paths(reports)) => serde_json::to_value(reports),
         Ok(Reply::Stats(report)) => serde_json::to_value(report),
@@ -240,7 +241,7 @@ mod tests {
         let version = said(&mut dialogue, r#"{"execute": "query-version"}"#);
         assert!(version["return"]["qemu"]["major"].is_u64());
         let commands = said(&mut dialogue, r#"{"execute": "query-commands", "id": 1}"#);
-        assert_eq!(commands["return"].as_array().unwrap().len(), 20);
+        assert_eq!(commands["return"].as_array().unwrap().len(), 21);
         assert_eq!(commands["return"][0], json!({"name": "qmp_capabilities"}));
         assert_eq!(commands["id"], 1);
     }

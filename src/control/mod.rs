@@ -55,8 +55,8 @@ pub use history::{HistoryReport, LunHistory, PathHistory};
 pub use mail::{EventSink, Mailbox, ReplyTo, mail, reply_slot};
 pub use reload::{ReloadReport, Renamed};
 pub use report::{
-    AccessState, Counters, HedgeStats, LatencyBucket, LunReport, LunState, PathKind, PathReport,
-    PathState, PathStats, StatsReport,
+    AccessState, BackendReport, Counters, HedgeStats, LatencyBucket, LunReport, LunState, PathKind,
+    PathReport, PathState, PathStats, StatsReport,
 };
 pub use server::Server;
 pub use settings::SettingsReport;
@@ -66,6 +66,8 @@ use crate::config::{Failback, IoPolicy, NoPathRetry};
 /// What a control client wants of the manager.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Order {
+    /// `query-backend`, answered with [`Reply::Backend`].
+    QueryBackend,
     /// `query-lun`, answered with [`Reply::Lun`].
     QueryLun,
     /// `query-paths`, answered with [`Reply::Paths`].
@@ -127,6 +129,8 @@ pub enum Order {
 /// What the manager answers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
+    /// To [`Order::QueryBackend`].
+    Backend(Box<BackendReport>),
     /// To [`Order::QueryLun`].
     Lun(Box<LunReport>),
     /// To [`Order::QueryPaths`].

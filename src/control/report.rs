@@ -2,6 +2,7 @@
 //! dropped, and what is not known is `null`, not left out.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +108,20 @@ words! {
         /// Zeroes.
         Null = "null",
     }
+}
+
+/// `query-backend`: what the process was started with. It stays the same while it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BackendReport {
+    /// The process.
+    pub pid: u32,
+    /// The vhost-user socket's file; unknown where it was inherited without a name.
+    pub socket: Option<PathBuf>,
+    /// Where state is kept, if it is.
+    pub state_dir: Option<PathBuf>,
+    /// Request virtqueues that a front end may bring at most.
+    pub request_queues: u16,
 }
 
 /// `query-lun`.

@@ -21,6 +21,7 @@
 mod access;
 mod backend;
 mod control;
+mod doctor;
 mod driver;
 mod failover;
 mod handshake;

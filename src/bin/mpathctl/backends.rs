@@ -7,6 +7,7 @@ use vhost_user_scsi_mpath::control::client::{Client, ClientError};
 use vhost_user_scsi_mpath::limits::CONTROL_REPLY_TIMEOUT;
 
 use crate::import::ImportError;
+use crate::libvirt::LibvirtError;
 use crate::names;
 
 /// Why a command was not done.
@@ -53,6 +54,9 @@ pub enum Failure {
     /// A multipath.conf that cannot be imported.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// No XML for libvirt.
+    #[error(transparent)]
+    Libvirt(#[from] LibvirtError),
     /// A file.
     #[error("{}: cannot write: {cause}", file.display())]
     Write {

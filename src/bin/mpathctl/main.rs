@@ -16,6 +16,8 @@
 //! | `completions` | scripts for shells |
 //! | `generate` | manual pages and scripts as files, for packages |
 //! | `import` | our configuration from multipath.conf |
+//! | `doctor` | what to change on the host |
+//! | `libvirt` | the domain XML for our disks |
 //! | `human`, `paint` | sizes, times and colours |
 //!
 //! Everything that prints takes where to print to, so that tests see what a person sees.
@@ -23,10 +25,12 @@
 mod backends;
 mod carriers;
 mod completions;
+mod doctor;
 mod events;
 mod generate;
 mod human;
 mod import;
+mod libvirt;
 mod names;
 mod paint;
 mod read;
@@ -125,6 +129,10 @@ enum Command {
         #[arg(long)]
         wwid: Option<String>,
     },
+    /// Look at the host and its backends, and say what to change; 1 if there is something.
+    Doctor,
+    /// Print the domain XML that gives a libvirt guest the disks of running backends.
+    LibvirtXml(libvirt::Options),
     /// Follow events until interrupted.
     Events,
     #[command(flatten)]
@@ -238,6 +246,8 @@ fn run(cli: Cli, directory: &std::path::Path, output: &mut Output<'_>) -> u8 {
         }
         Command::Generate { directory: to } => generate::write(&to),
         Command::ImportMultipathConf { file, wwid } => import::run(&file, wwid.as_deref(), output),
+        Command::Doctor => doctor::run(socket, directory, &doctor::Host::default(), output),
+        Command::LibvirtXml(options) => libvirt::run(socket, directory, &options, output),
         Command::Metrics { format } => read::metrics(socket, directory, format, output),
         Command::Events => events::follow(socket, directory, output),
         Command::Steer(steer) => steer::steer(socket, directory, steer, output),

@@ -9,9 +9,9 @@ use clap::Parser;
 use serde_json::{Value, json};
 use vhost_user_scsi_mpath::config::{Failback, IoPolicy, NoPathRetry};
 use vhost_user_scsi_mpath::control::{
-    AccessState, Counters, Event, EventSink, FaultKind, HedgeStats, LatencyBucket, LunReport,
-    LunState, Order, OrderSink, PathKind, PathReport, PathState, PathStats, ReloadReport, Reply,
-    ReplyTo, Server, SettingsReport, StatsReport, mail,
+    AccessState, BackendReport, Counters, Event, EventSink, FaultKind, HedgeStats, LatencyBucket,
+    LunReport, LunState, Order, OrderSink, PathKind, PathReport, PathState, PathStats,
+    ReloadReport, Reply, ReplyTo, Server, SettingsReport, StatsReport, mail,
 };
 use vhost_user_scsi_mpath::socket::{Access, SocketFile};
 
@@ -19,6 +19,15 @@ use crate::paint::Paint;
 use crate::{Cli, Output, events, run, tables, topology};
 
 const PLAIN: Paint = Paint { on: false };
+
+pub fn about() -> BackendReport {
+    BackendReport {
+        pid: std::process::id(),
+        socket: Some("/run/lun.sock".into()),
+        state_dir: None,
+        request_queues: 64,
+    }
+}
 
 pub fn lun() -> LunReport {
     LunReport {
@@ -207,6 +216,7 @@ struct FakeManager(Arc<Mutex<Vec<Order>>>);
 impl OrderSink for FakeManager {
     fn submit(&self, order: Order, reply: ReplyTo) {
         reply.answer(match &order {
+            Order::QueryBackend => Ok(Reply::Backend(Box::new(about()))),
             Order::QueryLun => Ok(Reply::Lun(Box::new(lun()))),
             Order::QueryPaths => Ok(Reply::Paths(paths())),
             Order::QueryStats => Ok(Reply::Stats(Box::new(stats()))),
@@ -394,6 +404,32 @@ fn report_is_one_file_about_every_backend() {
     let (_, out, _) = mpathctl(directory.path(), &["report", "--json"]);
     let line: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
     assert_eq!((&line["backend"], &line["settings"]["uptime"]), (&json!("a"), &json!(90.5)));
+}
+
+#[test]
+fn libvirt_xml_is_of_the_backends_that_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let _backends = [backend(directory.path(), "b.ctl"), backend(directory.path(), "a.ctl")];
+    let (code, _, err) = mpathctl(directory.path(), &["libvirt-xml"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("say which one is meant"), "{err}");
+    let (code, out, err) = mpathctl(directory.path(), &["libvirt-xml", "b", "a"]);
+    assert_eq!((code, &*err), (0, ""));
+    let at = |what: &str| out.find(what).unwrap_or_else(|| panic!("{what}: {out}"));
+    assert!(at("mpath-b-socket,path=/run/lun.sock,") < at("mpath-a-socket,path=/run/lun.sock,"));
+    let (code, _, err) = mpathctl(directory.path(), &["libvirt-xml", "c"]);
+    assert!(code == 1 && err.contains("backend c: ") && err.contains("a, b"), "{err}");
+    let (code, _, err) = mpathctl(directory.path(), &["libvirt-xml", "a", "--queues", "65"]);
+    assert!(code == 1 && err.contains("a takes 64 at most"), "{err}");
+    let (code, _, err) = mpathctl(directory.path(), &["libvirt-xml", "a", "--windows"]);
+    assert!(code == 0 && err.contains("no_path_retry is queue"), "{err}");
+    let given = ["libvirt-xml", "--json", "--socket-path", "/x/lun7.sock"];
+    let (_, out, _) = mpathctl(&directory.path().join("none"), &given);
+    let value: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        value["arguments"][1],
+        "socket,id=mpath-lun7-socket,path=/x/lun7.sock,reconnect-ms=1000"
+    );
 }
 
 #[test]

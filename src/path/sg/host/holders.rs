@@ -84,8 +84,8 @@ impl fmt::Display for Holder {
 }
 
 impl Holder {
-    /// What ends it.
-    fn remedy(&self, held: &Held) -> String {
+    /// What ends it, where it is one of those that hold `held`.
+    pub fn remedy(&self, held: &Held) -> String {
         let node = held.node.display();
         match self {
             Holder::Multipath { map, .. } => {

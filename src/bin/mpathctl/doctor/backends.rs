@@ -1,0 +1,97 @@
+//! Control sockets, and what the backends behind them say of themselves.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use vhost_user_scsi_mpath::control::client::ClientError;
+
+use super::Patient;
+use super::finding::{Finding, Wrong};
+use crate::backends::{self, Failure};
+use crate::read::report;
+
+/// Asks all backends that are meant. One that does not answer is a finding.
+pub fn ask(
+    socket: Option<&Path>,
+    directory: &Path,
+) -> Result<(Vec<Finding>, Vec<Patient>), Failure> {
+    let (mut findings, mut patients) = (Vec::new(), Vec::new());
+    let controls = match backends::all(socket, directory) {
+        Ok(controls) => controls,
+        Err(Failure::None(directory)) => {
+            let looked_at = format!("control sockets in {}: no backend runs", directory.display());
+            let check = "control-socket";
+            return Ok((vec![Finding { check, backend: None, looked_at, wrong: None }], patients));
+        }
+        Err(failure) => return Err(failure),
+    };
+    for control in controls {
+        let name = backends::name(&control);
+        let asked = one(&name, &control);
+        findings.push(Finding {
+            check: "control-socket",
+            backend: Some(name),
+            looked_at: format!("control socket {}", control.display()),
+            wrong: asked.as_ref().err().map(|failure| unanswered(&control, failure)),
+        });
+        patients.extend(asked);
+    }
+    Ok((findings, patients))
+}
+
+fn one(name: &str, control: &Path) -> Result<Patient, Failure> {
+    let mut client = backends::connect(control)?;
+    let mut ask = |query: &str| client.execute(query, json!({}));
+    Ok(Patient {
+        name: name.to_owned(),
+        about: report(control, ask("query-backend")?)?,
+        lun: report(control, ask("query-lun")?)?,
+        paths: report(control, ask("query-paths")?)?,
+    })
+}
+
+fn unanswered(control: &Path, failure: &Failure) -> Wrong {
+    let control = control.display();
+    let (what, mend) = match failure {
+        Failure::Client(ClientError::Dead(_)) => (
+            "nobody listens on it: its backend was killed".to_owned(),
+            format!("start that backend again; if it is not wanted any more: rm {control}"),
+        ),
+        Failure::Client(ClientError::Missing(_)) => {
+            ("there is no such socket".to_owned(), "start that backend, or name another".to_owned())
+        }
+        Failure::Client(ClientError::Permission(_)) => {
+            ("it may not be opened".to_owned(), "become root for this, as with sudo".to_owned())
+        }
+        Failure::Client(ClientError::Refused { desc, .. }) => (
+            format!("its backend does not know what this program asks ({desc})"),
+            "start it again, from the version that is installed now".to_owned(),
+        ),
+        Failure::Client(ClientError::Protocol { why, .. }) => (
+            format!("another program listens there ({why})"),
+            format!("see which (ss -xlp src {control}), and give it another place"),
+        ),
+        other => (
+            other.to_string(),
+            "see what it waits for (its log, dmesg), and start it again".to_owned(),
+        ),
+    };
+    Wrong { what, mend }
+}
+
+/// Is anything remembered when the backend is started again?
+pub fn state(patient: &Patient) -> Finding {
+    let looked_at = match &patient.about.state_dir {
+        Some(directory) => format!("state directory {}", directory.display()),
+        None => "state directory".to_owned(),
+    };
+    let place = PathBuf::from("/var/lib/vhost-user-scsi-mpath").join(&patient.name);
+    let wrong = patient.about.state_dir.is_none().then(|| Wrong {
+        what: "there is none, so persistent reservations of the guest are refused".to_owned(),
+        mend: format!(
+            "state_dir = \"{}\" in [backend] of its configuration, and start it again",
+            place.display()
+        ),
+    });
+    Finding { check: "state", backend: Some(patient.name.clone()), looked_at, wrong }
+}
