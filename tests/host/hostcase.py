@@ -62,6 +62,11 @@ class HostCase(unittest.TestCase):
             time.sleep(0.05)
         return time.monotonic() - started
 
+    def wait_change(self, name, change, timeout=30):
+        """Waits until the log has told of a path's change of state, which may have passed before anybody asks for it."""
+        line = f"path {name}: {change}: "
+        self.wait_until(lambda: line in self.machine.run("cat /run/backend.log"), f"the log says '{line}'", timeout)
+
     def wait_until(self, condition, what, timeout=30):
         """Waits until something is true."""
         deadline = time.monotonic() + timeout

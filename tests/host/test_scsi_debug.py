@@ -103,7 +103,8 @@ class ScsiDebug(ScsiDebugCase):
     def test_commands_without_an_answer_are_not_seen_by_the_guest(self):
         name, _ = self.serve(lun="path_timeout = 2.0")
         self.inject(f"0 -1 {READ}", f"0 -1 {WRITE}")
-        self.wait_state(name, "failed", timeout=20)
+        # For a moment only: what it is asked next is answered.
+        self.wait_change(name, "up -> failed", timeout=30)
         self.wait_state(name, "up", timeout=60)
         time.sleep(1)
         self.end()

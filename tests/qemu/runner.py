@@ -1,12 +1,11 @@
 """Runs a folder's tests, says how each one went, and counts."""
 
 import argparse
+import signal
 import sys
 import threading
 import time
 import unittest
-
-from process import exit_on_sigterm
 
 
 # For a test that takes long. What is skipped is decided when the tests are read, which is before `run`.
@@ -88,7 +87,8 @@ def run(folder, needs, close=lambda: None, line=lambda test: None):
     arguments.add_argument("--all", action="store_true", help="the long ones too")
     arguments.add_argument("word", nargs="*", help="run the tests whose names have one of these in them")
     options = arguments.parse_args()
-    exit_on_sigterm()
+    # As Ctrl-C does: unittest takes any other exception, SystemExit too, for the end of one test and goes on.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for file, makes in needs.items():
         if not file.exists():
             sys.exit(f"no {file}: {makes} makes it")
@@ -97,6 +97,8 @@ def run(folder, needs, close=lambda: None, line=lambda test: None):
         sys.exit(f"no test has {' or '.join(options.word)} in its name")
     try:
         results = run_lines(tests, line)
+    except KeyboardInterrupt:
+        sys.exit("ended before the tests were")
     finally:
         close()
     failed = sum(len(result.failures) + len(result.errors) for result in results)
