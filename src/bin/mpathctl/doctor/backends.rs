@@ -87,7 +87,7 @@ pub fn state(patient: &Patient) -> Finding {
     };
     let place = PathBuf::from("/var/lib/vhost-user-scsi-mpath").join(&patient.name);
     let wrong = patient.about.state_dir.is_none().then(|| Wrong {
-        what: "there is none, so persistent reservations of the guest are refused".to_owned(),
+        what: "there is none; persistent reservations, still to come, will need it".to_owned(),
         mend: format!(
             "state_dir = \"{}\" in [backend] of its configuration, and start it again",
             place.display()
