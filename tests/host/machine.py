@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "qemu"))
 from backend import PROGRAMS # noqa: E402
+from guest import GuestError # noqa: E402
 from process import tail # noqa: E402
 from vm import HYPERVISOR, Vm # noqa: E402
 
@@ -93,12 +94,19 @@ class Machine:
         disk = programs_disk()
         drive = ["-drive", f"if=none,id=programs,format=raw,readonly=on,file={disk}",
                  "-device", "virtio-blk-pci,drive=programs"]
-        self._vm = Vm(self.directory, drive, vcpus, memory_mib, system=system)
-        try:
-            self._vm.guest.wait_ready()
-        except BaseException:
-            self.close()
-            raise
+        for once_more in (True, False):
+            self._vm = Vm(self.directory, drive, vcpus, memory_mib, system=system)
+            try:
+                return self._vm.guest.wait_ready()
+            except GuestError as error:
+                self.close()
+                if not once_more:
+                    raise
+                # Nothing of ours runs in it yet: without KVM a kernel sometimes stops before its first word.
+                print(f"machine {name}: {error}; it is booted once more", file=sys.stderr)
+            except BaseException:
+                self.close()
+                raise
 
     def close(self):
         self._vm.close()

@@ -203,6 +203,8 @@ class BsgOverIoUring(ScsiDebugCase):
     def assert_engine(self, name):
         self.assertEqual(self.paths()[name]["engine"], "bsg (io_uring)")
 
+    # A machine of its own, whose kernel was once seen to stop at its boot.
+    @long
     def test_bsg_node_goes_over_io_uring(self):
         path_timeout = 2
         name, other = self.serve("bsg", lun=f"path_timeout = {path_timeout}.0")
