@@ -1,0 +1,11 @@
+//! Persistent reservations through several paths, as one initiator.
+//!
+//! A registration belongs to an I_T nexus, and each path is one; the guest has one nexus.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`record`] | what must survive the backend, and what is told of it |
+
+pub mod record;
+
+pub use record::{Holding, Record, Registration, Standing};
