@@ -4,8 +4,10 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`fold`] | what the array tells, as the guest is told it |
 //! | [`record`] | what must survive the backend, and what is told of it |
 
+pub mod fold;
 pub mod record;
 
 pub use record::{Holding, Record, Registration, Standing};
