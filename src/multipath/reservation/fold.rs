@@ -8,24 +8,31 @@
 //! | REPORT CAPABILITIES | no SPEC_I_PT, ALL_TG_PT, REPLACE LOST RESERVATION: they speak of ports that the guest does not have. No CRH: RESERVE and RELEASE are refused |
 //!
 //! Other initiators' registrations stay as they are, also where one of them uses the guest's key:
-//! no more copies are folded than we have registered.
+//! one copy is folded for each path that may be registered.
 
 use super::record::Record;
 use crate::scsi::reservation::{Capabilities, FullStatus, Key, Keys, Registrant, Reservation};
 
-/// READ KEYS, where `copies` of our paths are registered.
-pub fn keys(told: &Keys, record: &Record, copies: usize) -> Keys {
-    let mut left = copies;
-    let mut seen = false;
-    let keep = |key: &&Key| {
-        let ours = Some(**key) == record.key && left > 0;
-        left -= usize::from(ours);
-        !ours || !std::mem::replace(&mut seen, true)
-    };
-    Keys {
-        generation: record.guest_generation(told.generation),
-        keys: told.keys.iter().filter(keep).copied().collect(),
+/// `keys` without one for each of our paths, whose keys `ours` are: one, or two where it is not
+/// known which of them it has. A path that is away may still have one after the guest has another.
+pub fn without_ours(keys: &[Key], ours: &[Vec<Key>]) -> Vec<Key> {
+    let mut others = keys.to_vec();
+    for may in ours {
+        if let Some(at) = others.iter().position(|key| may.contains(key)) {
+            others.remove(at);
+        }
     }
+    others
+}
+
+/// READ KEYS. The guest's key stands where the first with its value stood.
+pub fn keys(told: &Keys, record: &Record, ours: &[Vec<Key>]) -> Keys {
+    let mut keys = without_ours(&told.keys, ours);
+    if let Some(key) = record.key.filter(|key| told.keys.contains(key)) {
+        let at = told.keys.iter().position(|one| *one == key).unwrap_or(0);
+        keys.insert(at.min(keys.len()), key);
+    }
+    Keys { generation: record.guest_generation(told.generation), keys }
 }
 
 /// READ RESERVATION.
@@ -76,12 +83,15 @@ mod tests {
     #[test]
     fn keys_show_the_guest_once_and_others_as_they_are() {
         let told = Keys { generation: 6, keys: [7, 9, 7, 9, 7].map(Key).to_vec() };
-        let folded = keys(&told, &record(), 3);
+        let ours = |count| vec![vec![Key(7)]; count];
+        let folded = keys(&told, &record(), &ours(3));
         assert_eq!((folded.generation, folded.keys), (3, [7, 9, 9].map(Key).to_vec()));
-        let shared = keys(&told, &record(), 2);
+        let shared = keys(&told, &record(), &ours(2));
         assert_eq!(shared.keys, [7, 9, 9, 7].map(Key).to_vec(), "another's with the same key");
+        let away = vec![vec![Key(7)], vec![Key(5), Key(7)], vec![Key(9), Key(8)]];
+        assert_eq!(keys(&told, &record(), &away).keys, [7, 9, 7].map(Key).to_vec());
         let none = Record { key: None, ..record() };
-        assert_eq!(keys(&told, &none, 0).keys, told.keys);
+        assert_eq!(keys(&told, &none, &[]).keys, told.keys);
     }
 
     #[test]
