@@ -39,6 +39,7 @@ pub mod multipath;
 pub mod path;
 pub mod scsi;
 pub mod socket;
+pub mod state;
 pub mod stats;
 pub mod systemd;
 pub mod virtio_scsi;

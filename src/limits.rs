@@ -213,6 +213,10 @@ pub const DOUBT_WINDOW: Duration = Duration::from_secs(10);
 /// listens, and the host's boot must not wait for an array.
 pub const READY_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Another backend of the host reserves over the same host devices: how long to wait before it is
+/// looked again whether it has gone.
+pub const CLAIM_RETRY: Duration = Duration::from_secs(1);
+
 /// Clients of the control socket at once.
 pub const CONTROL_CLIENTS_MAX: usize = 32;
 /// Bytes of one line from a control client.

@@ -66,11 +66,14 @@ pub fn carry_out(
             let ports = members.iter().filter_map(emulated_port);
             ports.for_each(emulated::Port::clear_faults);
         }
-        // The thread keeps the history, opens paths, reads files again, and ends the program after
+        // The thread keeps the history and the state, opens paths, reads files again, and ends the program after
         // the answer. What the desk answers itself never comes here.
         Order::QueryBackend
         | Order::QueryHistory
         | Order::QuerySettings
+        | Order::QueryReservation
+        | Order::ReservationExport
+        | Order::ReservationImport(_)
         | Order::PathAdd { .. }
         | Order::Reload
         | Order::Quit => {}

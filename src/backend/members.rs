@@ -188,7 +188,7 @@ pub fn open_options(config: &Config, mode: OpenMode) -> OpenOptions {
         mode,
         iscsi: IscsiSettings {
             initiator_name: config.iscsi.initiator_name.clone(),
-            identity: identity(&config.backend),
+            identity: identity(&config.backend).unwrap_or_else(passing_identity),
             secret_file: config.iscsi.secret_file.clone(),
             relogin_is_proof: match config.iscsi.relogin_is_proof {
                 config::ReloginIsProof::Auto => ReloginIsProof::Auto,
@@ -200,21 +200,24 @@ pub fn open_options(config: &Config, mode: OpenMode) -> OpenOptions {
     }
 }
 
-/// What tells this backend from others at an array, and stays the same when it is started again.
-fn identity(backend: &config::Backend) -> String {
+/// What tells this backend from others at an array, and stays the same when it is started again;
+/// `None` where nothing does.
+pub fn identity(backend: &config::Backend) -> Option<String> {
     if !backend.identity.is_empty() {
-        return backend.identity.clone();
+        return Some(backend.identity.clone());
     }
     match &backend.listen {
         Some(Listen::Path(path) | Listen::Activated { path, .. }) => {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            path.to_string_lossy().into_owned()
+            Some(path.to_string_lossy().into_owned())
         }
-        // Nothing here outlives the process, and two such backends must not be taken for one.
-        Some(Listen::Fd(_)) | None => {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            let now = now.map_or(0, |now| now.as_nanos());
-            format!("process {} of {now}", std::process::id())
-        }
+        Some(Listen::Fd(_)) | None => None,
     }
+}
+
+/// Nothing here outlives the process, and two such backends must not be taken for one.
+fn passing_identity() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_nanos());
+    format!("process {} of {now}", std::process::id())
 }

@@ -21,6 +21,7 @@
 //! | [`desk`] | the control socket's orders, carried out by the manager's thread |
 //! | [`reload`] | the configuration, read again while the guest goes on |
 //! | [`announce`] | what a service manager is told |
+//! | [`reservation`] | what is remembered of the guest's persistent reservations |
 //! | [`reports`] | what queries return |
 //! | [`history`] | the last minutes: a point per second, and the last events |
 //! | [`notices`] | what people hear: log lines and events |
@@ -35,6 +36,7 @@ mod notices;
 mod opener;
 mod reload;
 mod reports;
+mod reservation;
 pub mod run;
 mod waiting;
 mod worker;

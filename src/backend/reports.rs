@@ -25,13 +25,21 @@ pub fn backend(backend: &config::Backend) -> BackendReport {
         Some(Listen::Path(path) | Listen::Activated { path, .. }) => Some(absolute(path)),
         Some(Listen::Fd(_)) | None => None,
     };
-    let of_the_service = || std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
     BackendReport {
         pid: std::process::id(),
         socket,
-        state_dir: backend.state_dir.clone().or_else(of_the_service),
+        state_dir: state_dir(backend),
         request_queues: backend.request_queues,
     }
+}
+
+/// Where state is kept, if it is. A service may have several directories; the first one is ours.
+pub fn state_dir(backend: &config::Backend) -> Option<PathBuf> {
+    let of_the_service = || {
+        let directories = std::env::var_os("STATE_DIRECTORY")?;
+        std::env::split_paths(&directories).find(|first| !first.as_os_str().is_empty())
+    };
+    backend.state_dir.clone().or_else(of_the_service)
 }
 
 /// `query-lun`.

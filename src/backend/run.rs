@@ -15,10 +15,11 @@ use super::desk::Desk;
 use super::discovery::Host;
 use super::discovery::scan::Rules;
 use super::history::History;
-use super::members::{Member, open_options};
+use super::members::{Member, identity, open_options};
 use super::opener::Opener;
 use super::reload::Reloads;
 use super::reports;
+use super::reservation::Reservations;
 use super::worker::Worker;
 use crate::config::reread::CommandLine;
 use crate::config::{Backend, Config, Listen};
@@ -65,12 +66,12 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     let (agreed, agreement) = channel();
     let (news_post, host_news) = mailbox().map_err(BackendError::system("make a mailbox"))?;
     let (opened_post, opened) = mailbox().map_err(BackendError::system("make a mailbox"))?;
-    let stop_host = stop.try_clone().map_err(BackendError::system("duplicate an eventfd"))?;
-    let host = Host::new(Roots::default(), rules, news_post, stop_host)
+    let host = Host::new(Roots::default(), rules, news_post, duplicate(&stop)?)
         .map_err(BackendError::system("start a thread"))?;
     let worker = Worker {
         manager,
         members,
+        reservations: reservations(&config.backend)?,
         opener: Opener::new(options, opened_post),
         opened,
         host,
@@ -81,7 +82,7 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
         orders,
         events: control_file.is_some().then_some(events),
         quit,
-        stop: stop.try_clone().map_err(BackendError::system("duplicate an eventfd"))?,
+        stop: duplicate(&stop)?,
         agreed: Some(agreed),
         wwid_given: config.lun.wwid.is_some(),
     };
@@ -232,6 +233,16 @@ fn on_signals(pipe: &UnixStream, signals: &[i32]) -> Result<(), BackendError> {
             .map_err(BackendError::system("handle signals"))?;
     }
     Ok(())
+}
+
+/// What is remembered of the guest's reservations, where anything can be.
+fn reservations(backend: &Backend) -> Result<Reservations, BackendError> {
+    Reservations::new(reports::state_dir(backend), identity(backend))
+        .map_err(BackendError::system("start a thread"))
+}
+
+fn duplicate(eventfd: &EventFd) -> Result<EventFd, BackendError> {
+    eventfd.try_clone().map_err(BackendError::system("duplicate an eventfd"))
 }
 
 fn eventfd() -> Result<EventFd, BackendError> {

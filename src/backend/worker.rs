@@ -17,10 +17,11 @@ use super::members::Member;
 use super::notices::tell;
 use super::opener::{Opened, Opener, Origin};
 use super::reload::{Reloads, Scene};
+use super::reservation::Reservations;
 use super::waiting::Waiting;
 use super::{BackendError, check, reports};
 use crate::config::PathConfig;
-use crate::control::{EventSink, Order, Reply, ReplyTo};
+use crate::control::{Event as ClientEvent, EventSink, Order, PathKind, Reply, ReplyTo};
 use crate::engine::Manager;
 use crate::engine::mailbox::Mail;
 use crate::engine::manager::Notice;
@@ -39,6 +40,8 @@ pub struct Worker {
     pub manager: Manager<AnyPath>,
     /// The paths as configured.
     pub members: Vec<Member>,
+    /// What is remembered of the guest's reservations.
+    pub reservations: Reservations,
     /// Opens further paths.
     pub opener: Opener,
     /// What it has opened.
@@ -85,6 +88,7 @@ impl Worker {
             self.orders.as_raw_fd(),
             self.opened.as_raw_fd(),
             self.host_news.as_raw_fd(),
+            self.reservations.wait_fd(),
         ];
         fixed.extend(self.reloads.wait_fds());
         let mut waiting = Waiting::new(&fixed)?;
@@ -104,20 +108,10 @@ impl Worker {
             }
             self.reload(now);
             self.manager.turn(now);
-            for notice in self.manager.take_notices() {
-                if let Notice::Frontend(connected) = notice {
-                    self.host.tell(ToHost::Connected(connected));
-                }
-                let face = self.manager.core().face();
-                let wwid = face.map(|face| face.wwid.to_string()).unwrap_or_default();
-                if let Some(event) = tell(notice, &wwid) {
-                    let at = SystemTime::now();
-                    if let Some(events) = &self.events {
-                        events.send_at(at, event.clone());
-                    }
-                    self.history.hear(at, event);
-                }
-                self.announcer.changed();
+            self.tell_people();
+            let (wwid, on_host) = (self.wwid(), self.is_on_host());
+            if let Some(event) = self.reservations.turn(wwid.as_deref(), on_host, now) {
+                self.tell_clients(event);
             }
             self.forget_removed();
             self.tell_whether_agreed();
@@ -130,11 +124,44 @@ impl Worker {
                 self.manager.next_timer(),
                 self.announcer.next_timer(),
                 Some(self.history.next_timer()),
+                self.reservations.next_timer(),
             ];
             if waiting.wait(timers.into_iter().flatten().min())? {
                 return Ok(());
             }
         }
+    }
+
+    fn tell_people(&mut self) {
+        for notice in self.manager.take_notices() {
+            if let Notice::Frontend(connected) = notice {
+                self.host.tell(ToHost::Connected(connected));
+            }
+            let face = self.manager.core().face();
+            let wwid = face.map(|face| face.wwid.to_string()).unwrap_or_default();
+            if let Some(event) = tell(notice, &wwid) {
+                self.tell_clients(event);
+            }
+            self.announcer.changed();
+        }
+    }
+
+    fn tell_clients(&mut self, event: ClientEvent) {
+        let at = SystemTime::now();
+        if let Some(events) = &self.events {
+            events.send_at(at, event.clone());
+        }
+        self.history.hear(at, event);
+    }
+
+    /// The logical unit's name, once a path has told it.
+    fn wwid(&self) -> Option<String> {
+        self.manager.core().face().map(|face| face.wwid.sysfs())
+    }
+
+    /// True where a path is a device of the host.
+    fn is_on_host(&self) -> bool {
+        self.members.iter().any(|member| member.kind() == PathKind::Sg)
     }
 
     /// Takes wishes for another reading of the configuration, and what was read.
@@ -164,6 +191,13 @@ impl Worker {
                 self.reloads.request(Some(reply), &self.manager, &self.members);
                 continue;
             }
+            let order = match order {
+                Order::ReservationImport(exported) => {
+                    self.reservations.import(*exported, reply);
+                    continue;
+                }
+                order => order,
+            };
             let quits = order == Order::Quit;
             reply.answer(match order {
                 Order::QueryHistory => Ok(Reply::History(Box::new(self.history.report()))),
@@ -171,6 +205,13 @@ impl Worker {
                     let uptime = self.history.uptime(now);
                     Ok(Reply::Settings(reports::settings(&self.manager, uptime)))
                 }
+                Order::QueryReservation => {
+                    let names = self.manager.core().paths().map(|path| path.name.clone());
+                    let standing = self.reservations.standing(names.collect());
+                    let report = self.reservations.report(self.wwid(), &standing);
+                    Ok(Reply::Reservation(Box::new(report)))
+                }
+                Order::ReservationExport => self.reservations.export(),
                 order => carry_out(order, &mut self.manager, &self.members, now),
             });
             if quits {

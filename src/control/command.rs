@@ -10,13 +10,19 @@ use super::{FaultSpec, Order};
 type Read = fn(&mut Arguments) -> Result<Order, ArgumentError>;
 
 /// Every command for the manager.
-const COMMANDS: [(&str, Read); 18] = [
+const COMMANDS: [(&str, Read); 21] = [
     ("query-backend", |_| Ok(Order::QueryBackend)),
     ("query-lun", |_| Ok(Order::QueryLun)),
     ("query-paths", |_| Ok(Order::QueryPaths)),
     ("query-stats", |_| Ok(Order::QueryStats)),
     ("query-history", |_| Ok(Order::QueryHistory)),
     ("query-settings", |_| Ok(Order::QuerySettings)),
+    ("query-reservation", |_| Ok(Order::QueryReservation)),
+    ("reservation-export", |_| Ok(Order::ReservationExport)),
+    ("reservation-import", |arguments| {
+        let exported = value_of(arguments, "reservation")?;
+        Ok(Order::ReservationImport(Box::new(exported)))
+    }),
     ("path-add", |arguments| {
         let address = arguments.string("address")?;
         Ok(Order::PathAdd { address, name: arguments.optional_string("name")? })
@@ -24,11 +30,11 @@ const COMMANDS: [(&str, Read); 18] = [
     ("path-remove", |arguments| Ok(Order::PathRemove { name: arguments.string("name")? })),
     ("path-fail", |arguments| Ok(Order::PathFail { name: arguments.string("name")? })),
     ("path-reinstate", |arguments| Ok(Order::PathReinstate { name: arguments.string("name")? })),
-    ("set-iopolicy", |arguments| policy(arguments, "iopolicy").map(Order::SetIopolicy)),
+    ("set-iopolicy", |arguments| value_of(arguments, "iopolicy").map(Order::SetIopolicy)),
     ("set-no-path-retry", |arguments| {
-        policy(arguments, "no-path-retry").map(Order::SetNoPathRetry)
+        value_of(arguments, "no-path-retry").map(Order::SetNoPathRetry)
     }),
-    ("set-failback", |arguments| policy(arguments, "failback").map(Order::SetFailback)),
+    ("set-failback", |arguments| value_of(arguments, "failback").map(Order::SetFailback)),
     ("failback", |_| Ok(Order::Failback)),
     ("inject-fault", |arguments| {
         let path = arguments.string("path")?;
@@ -69,8 +75,8 @@ pub(super) fn read(name: &str, arguments: Map<String, Value>) -> Result<Order, C
     Ok(order)
 }
 
-/// A value that reads the same here as in the configuration file.
-fn policy<T: DeserializeOwned>(
+/// A value that reads the same here as in a file.
+fn value_of<T: DeserializeOwned>(
     arguments: &mut Arguments,
     name: &'static str,
 ) -> Result<T, ArgumentError> {
@@ -96,6 +102,16 @@ mod tests {
         assert_eq!(order("query-lun", json!({})), Ok(Order::QueryLun));
         assert_eq!(order("query-history", json!({})), Ok(Order::QueryHistory));
         assert_eq!(order("query-settings", json!({})), Ok(Order::QuerySettings));
+        assert_eq!(order("query-reservation", json!({})), Ok(Order::QueryReservation));
+        assert_eq!(order("reservation-export", json!({})), Ok(Order::ReservationExport));
+        let kept = json!({"key": "0xabc", "aptpl": false, "generation": 3, "array-generation": 8});
+        let exported = json!({"version": 1, "wwid": "naa.1", "kept": kept});
+        let Ok(Order::ReservationImport(import)) =
+            order("reservation-import", json!({"reservation": exported}))
+        else {
+            panic!("it is what was exported")
+        };
+        assert_eq!(serde_json::to_value(&import).unwrap(), exported);
         let add = Order::PathAdd { address: "null:1G".into(), name: Some("a".into()) };
         assert_eq!(order("path-add", json!({"address": "null:1G", "name": "a"})), Ok(add));
         let set = order("set-iopolicy", json!({"iopolicy": "round-robin"}));
@@ -128,6 +144,8 @@ mod tests {
         }
         let error = order("set-iopolicy", json!({"iopolicy": "rr"})).unwrap_err();
         assert!(error.starts_with("Parameter 'iopolicy': unknown variant `rr`"), "{error}");
+        let error = order("reservation-import", json!({"reservation": {"key": 7}})).unwrap_err();
+        assert!(error.starts_with("Parameter 'reservation': "), "{error}");
         let error = order("set-no-path-retry", json!({"no-path-retry": "30"})).unwrap_err();
         assert!(error.starts_with("Parameter 'no-path-retry': `30` is not"), "{error}");
     }

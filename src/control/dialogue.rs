@@ -136,6 +136,8 @@ pub(super) fn answer(result: OrderResult, id: Option<Value>) -> Value {
         Ok(Reply::Stats(report)) => serde_json::to_value(report),
         Ok(Reply::History(report)) => serde_json::to_value(report),
         Ok(Reply::Settings(report)) => serde_json::to_value(report),
+        Ok(Reply::Reservation(report)) => serde_json::to_value(report),
+        Ok(Reply::ReservationExported(exported)) => serde_json::to_value(exported),
         Ok(Reply::Reloaded(report)) => serde_json::to_value(report),
         Ok(Reply::Done) => Ok(json!({})),
         Err(reason) => return error(Class::Generic, reason, id),
@@ -241,7 +243,7 @@ mod tests {
         let version = said(&mut dialogue, r#"{"execute": "query-version"}"#);
         assert!(version["return"]["qemu"]["major"].is_u64());
         let commands = said(&mut dialogue, r#"{"execute": "query-commands", "id": 1}"#);
-        assert_eq!(commands["return"].as_array().unwrap().len(), 21);
+        assert_eq!(commands["return"].as_array().unwrap().len(), 24);
         assert_eq!(commands["return"][0], json!({"name": "qmp_capabilities"}));
         assert_eq!(commands["id"], 1);
     }

@@ -18,7 +18,7 @@
 //! | `command`, `arguments`, [`fault`] | from a command's words to an [`Order`], strictly checked; pure |
 //! | [`mail`](mod@mail) | what crosses threads: answers and events, and the wake-up |
 //! | `reload` | what another reading of the configuration has come to |
-//! | [`report`], [`history`], [`settings`] | what queries return, under the names that are promised |
+//! | [`report`], [`reservation`], [`history`], [`settings`] | what queries return, under the names that are promised |
 //! | [`ask`] | orders from within the process |
 //! | [`client`] | the other end, blocking: for mpathctl and for tests |
 //!
@@ -39,6 +39,7 @@ pub mod history;
 pub mod mail;
 mod reload;
 pub mod report;
+pub mod reservation;
 pub mod server;
 mod session;
 pub mod settings;
@@ -58,10 +59,12 @@ pub use report::{
     AccessState, BackendReport, Counters, HedgeStats, LatencyBucket, LunReport, LunState, PathKind,
     PathReport, PathState, PathStats, StatsReport,
 };
+pub use reservation::{Holder, PathRegistration, Registration, ReservationReport, StateKeeping};
 pub use server::Server;
 pub use settings::SettingsReport;
 
 use crate::config::{Failback, IoPolicy, NoPathRetry};
+use crate::state::Exported;
 
 /// What a control client wants of the manager.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +81,12 @@ pub enum Order {
     QueryHistory,
     /// `query-settings`, answered with [`Reply::Settings`].
     QuerySettings,
+    /// `query-reservation`, answered with [`Reply::Reservation`].
+    QueryReservation,
+    /// `reservation-export`, answered with [`Reply::ReservationExported`].
+    ReservationExport,
+    /// `reservation-import`: what another backend has exported is this one's from now on.
+    ReservationImport(Box<Exported>),
     /// `path-add`: answered at once, an event tells the rest.
     PathAdd {
         /// The path's address, as written.
@@ -141,6 +150,10 @@ pub enum Reply {
     History(Box<HistoryReport>),
     /// To [`Order::QuerySettings`].
     Settings(SettingsReport),
+    /// To [`Order::QueryReservation`].
+    Reservation(Box<ReservationReport>),
+    /// To [`Order::ReservationExport`].
+    ReservationExported(Box<Exported>),
     /// To [`Order::Reload`].
     Reloaded(Box<ReloadReport>),
     /// To everything else.

@@ -10,13 +10,18 @@
 //! A path that was down when an event came has lost its copy, and would stay behind: its next event
 //! would be taken for that copy, and be lost where no other path brings it. So where a path cannot
 //! have a copy of the guest's last event any more, because it has answered a question with GOOD
-//! since, or is new, or has lost its link, what is sent over it from then on and meets a unit
-//! attention has met a newer event. What was sent before may still bring an old copy, and goes on
-//! being counted as before. The next probe clears a path at the latest, and one that was out of use
-//! is probed before it is used.
+//! since, or is new, or its nexus is, what is sent over it from then on and meets a unit attention
+//! has met a newer event. What was sent before may still bring an old copy, and goes on being
+//! counted as before. The next probe clears a path at the latest, and one that was out of use is
+//! probed before it is used.
+//!
+//! A lost link says nothing: the host's own initiator may keep the nexus through it, and the
+//! array its copies.
 //!
 //! What is left: a path loses a copy in silence, brings the next event before its next probe, and no
-//! other path ever brings that one. Nobody can tell that from a late copy.
+//! other path ever brings that one. Nobody can tell that from a late copy. And an array that keeps
+//! its unit attentions for the next nexus of the same initiator, against SAM-5 5.14, tells again of
+//! an event that the guest has heard of.
 //!
 //! | unit attention | the guest |
 //! |---|---|
@@ -62,6 +67,16 @@ struct Events {
     paths: BTreeMap<PathId, Counts>,
 }
 
+impl Events {
+    /// What was sent over `path` at `since` or later meets none of the events so far.
+    fn catch_up(&mut self, path: PathId, since: Instant) {
+        let counts = self.paths.entry(path).or_default();
+        if most(counts).events < self.told {
+            *counts = [most(counts), Count { since: Some(since), events: self.told }];
+        }
+    }
+}
+
 /// A path has nothing left of the events that came before `asked`.
 #[derive(Clone, Copy, Debug)]
 struct Clear {
@@ -93,6 +108,19 @@ impl Broker {
         true
     }
 
+    /// As [`Broker::arrived`], for a question of the probe, asked at `asked`. It asks one after the
+    /// other: what an earlier one has found happened before this one was asked.
+    pub fn asked(&mut self, path: PathId, code: Asc, asked: Instant, now: Instant) -> bool {
+        let before = |clear: &&Clear| clear.path == path && clear.found <= asked;
+        let clear = self.clear.iter().filter(before).map(|clear| clear.asked).max();
+        let events = self.events(code, now);
+        if clear.is_none_or(|clear| events.last >= clear) {
+            return self.arrived(path, code, asked, now);
+        }
+        events.catch_up(path, now);
+        self.arrived(path, code, now, now)
+    }
+
     fn events(&mut self, code: Asc, now: Instant) -> &mut Events {
         let known = self.codes.iter().position(|events| events.code == code);
         let at = known.unwrap_or_else(|| {
@@ -106,7 +134,7 @@ impl Broker {
     }
 
     /// `path` has nothing left of what came before `asked`: a question of that time was answered
-    /// with GOOD where a unit attention would have been told, or its nexus has ended since.
+    /// with GOOD where a unit attention would have been told, or the path is new.
     pub fn clear(&mut self, path: PathId, asked: Instant, now: Instant) {
         self.clear.push(Clear { path, asked, found: now });
     }
@@ -116,11 +144,16 @@ impl Broker {
         while let Some(at) = self.clear.iter().position(|clear| clear.found < now) {
             let Clear { path, asked, .. } = self.clear.swap_remove(at);
             for events in self.codes.iter_mut().filter(|events| events.last < asked) {
-                let counts = events.paths.entry(path).or_default();
-                if most(counts).events < events.told {
-                    *counts = [most(counts), Count { since: Some(now), events: events.told }];
-                }
+                events.catch_up(path, now);
             }
+        }
+    }
+
+    /// The nexus of `path` is a new one, and began at `begun` or later: it has no copy of what the
+    /// guest was told of before, and nothing that was sent before goes over it.
+    pub fn renewed(&mut self, path: PathId, begun: Instant) {
+        for events in self.codes.iter_mut().filter(|events| events.last < begun) {
+            events.catch_up(path, begun);
         }
     }
 
@@ -234,6 +267,18 @@ mod tests {
     }
 
     #[test]
+    fn asked_after_a_clear_answer_in_the_same_turn_brings_news() {
+        let mut desk = Desk::new();
+        assert!(desk.brings(0));
+        let (asked, found) = (desk.step(), desk.step());
+        desk.broker.clear(PathId(1), asked, found);
+        let now = found + Duration::from_millis(1);
+        assert!(desk.broker.asked(PathId(1), EVENT, found, now), "the next question");
+        assert!(!desk.brings(0), "its copy");
+        assert!(desk.brings(0) && !desk.brings(1));
+    }
+
+    #[test]
     fn clear_answer_to_an_older_question_says_nothing_of_an_event() {
         let mut desk = Desk::new();
         let asked = desk.step();
@@ -251,6 +296,27 @@ mod tests {
         desk.broker.clear(PathId(1), asked, now);
         desk.broker.advance(now);
         assert!(!desk.broker.arrived(PathId(1), EVENT, now, now), "it may have been sent before");
+    }
+
+    #[test]
+    fn new_nexus_brings_what_came_since_it_began() {
+        let mut desk = Desk::new();
+        assert!(desk.brings(0));
+        let begun = desk.step();
+        desk.step();
+        desk.broker.renewed(PathId(1), begun);
+        assert!(!desk.brings_late(1, 1), "a copy that came over the nexus before");
+        assert!(desk.brings_late(1, 2), "the first that the new one brings");
+        assert!(!desk.brings(0), "its copy");
+    }
+
+    #[test]
+    fn new_nexus_that_is_older_than_an_event_may_bring_its_copy() {
+        let mut desk = Desk::new();
+        let begun = desk.step();
+        assert!(desk.brings(0));
+        desk.broker.renewed(PathId(1), begun);
+        assert!(!desk.brings(1));
     }
 
     #[test]

@@ -204,8 +204,7 @@ impl Check {
         self.running.as_mut()?.take_doubt()
     }
 
-    /// True when the end of the question under way says that its nexus had no unit attention left,
-    /// or is no more.
+    /// True when the end of the question under way says that its nexus had no unit attention left.
     pub fn is_clear(&self, fate: &Fate) -> bool {
         self.running.as_ref().is_some_and(|probe| probe.is_clear(fate))
     }

@@ -35,6 +35,7 @@
 //! | [`probe`] | the questions a path must answer before it is used |
 //! | [`admission`] | is it the same logical unit? |
 //! | [`hold`] | writes whose outcome nobody knows, and the blocks that wait for them |
+//! | [`reservation`] | persistent reservations through several paths, as one initiator |
 //! | [`core`] | all of a LUN's paths: events in, actions out |
 
 #![forbid(unsafe_code)]
@@ -52,6 +53,7 @@ pub mod load;
 pub mod nodes;
 pub mod path;
 pub mod probe;
+pub mod reservation;
 pub mod retry;
 pub mod select;
 pub mod service;

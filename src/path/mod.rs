@@ -203,7 +203,12 @@ pub enum TransportEvent {
     /// The link is gone; commands will fail until it is back.
     Down(String),
     /// The link is there (again): worth probing now.
-    Up,
+    Up {
+        /// Where its I_T nexus is a new one (SAM-5 4.6): when that began, at the earliest. What was
+        /// sent before went over another, and the array keeps nothing of that time for it. `None`
+        /// where the nexus may have outlived the link.
+        nexus_since: Option<Instant>,
+    },
     /// No attempt of this session or of an earlier one of the path will be executed from now on,
     /// whatever their ends said: a termination proof that came later than the ends.
     Proven {

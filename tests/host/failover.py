@@ -108,7 +108,7 @@ FAULTS = {
 def measure(machine, system, where, fault):
     """One fault under load: what the load has seen. Its first phase is before the fault."""
     _, break_it, steps, rest = FAULTS[fault]
-    load = Load(machine, where, queues=2, depth=4, options="--apart")
+    load = Load(machine, where, queues=2, depth=4, options="--apart", rest=0)
     time.sleep(STEADY)
     # In one script, so that mark and fault are a moment apart.
     machine.run(f"{load.MARK}; {break_it}")

@@ -59,7 +59,7 @@ class HostCase(unittest.TestCase):
         while (state := self.paths()[name]["state"]) not in states:
             if time.monotonic() > started + timeout:
                 self.fail(f"path {name} is {state}, not {' or '.join(states)}, after {timeout} s: {self.paths()[name]}")
-            time.sleep(0.05)
+            time.sleep(0.25)
         return time.monotonic() - started
 
     def wait_change(self, name, change, timeout=30):
@@ -73,7 +73,7 @@ class HostCase(unittest.TestCase):
         while not condition():
             if time.monotonic() > deadline:
                 self.fail(f"after {timeout} s it is not so: {what}; {self.paths()}")
-            time.sleep(0.1)
+            time.sleep(0.25)
 
     def start_backend(self, *names, lun="", prefix="", direct_io=False):
         """Our backend on these nodes of /dev, or addresses; returns when all paths are up. It is run by `prefix`."""

@@ -64,12 +64,14 @@ class Load:
     # The script that begins a new phase of the report.
     MARK = "kill -USR1 $(cat /run/load.pid)"
 
-    def __init__(self, machine, where, queues=2, depth=4, options=""):
+    def __init__(self, machine, where, queues=2, depth=4, options="", rest=20):
+        """Each queue rests for `rest` milliseconds after a command: the tests need steady I/O, and an emulated CPU has
+        other things to do as well."""
         self._machine = machine
         # `exec`, so that the number is the program's own.
         self._script = machine.start(f"echo $$ >/run/load.pid; exec verified_load {where} --queues {queues}"
-                                     f" --depth {depth} {options}")
-        machine.run("until grep -q verified_load /proc/$(cat /run/load.pid)/cmdline; do sleep 0.1; done")
+                                     f" --depth {depth} --rest {rest} {options}")
+        machine.run("until grep -q verified_load /proc/$(cat /run/load.pid)/cmdline; do sleep 0.3; done")
 
     def close(self):
         """Ends it, if it still runs, whatever it was doing."""
@@ -142,7 +144,7 @@ class Machine:
             {prefix} vhost-user-scsi-mpath --socket-path /run/lun.sock --control /run/lun.ctl {words} </dev/null \\
                 >>/run/backend.log 2>&1 &
             echo $! >/run/backend.pid
-            until [ -S /run/lun.sock ] && [ -S /run/lun.ctl ]; do kill -0 $(cat /run/backend.pid); sleep 0.1; done""")
+            until [ -S /run/lun.sock ] && [ -S /run/lun.ctl ]; do kill -0 $(cat /run/backend.pid); sleep 0.3; done""")
 
     def stop_backend(self):
         """Ends it as an init system does."""

@@ -42,7 +42,7 @@ class Discovery(HostCase):
                 return time.monotonic() - started
             if time.monotonic() > started + timeout:
                 self.fail(f"not {names}: {json.dumps(paths, indent=1)}")
-            time.sleep(0.05)
+            time.sleep(0.25)
 
     def scsi_debug(self):
         """Two hosts with one logical unit, until the test's end; H:C:T:L of the two devices, and the unit's name."""
@@ -83,6 +83,7 @@ class Discovery(HostCase):
         report = load.stop()
         self.assert_clean(report)
 
+    @long
     def test_host_that_goes_and_another_that_comes_are_not_seen_by_the_guest(self):
         places, wwid = self.scsi_debug()
         self.start(wwid)

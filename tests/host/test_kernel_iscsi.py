@@ -85,6 +85,7 @@ class KernelIscsi(HostCase):
                            "a write was answered before the kernel had returned its first copy, or none was parked")
         self.assertLess(self.longest(report, "reads"), parked, "reads waited for the device")
 
+    @long
     def test_portal_reset_is_not_seen_by_the_guest(self):
         self.serve(*self.generic)
         self.machine.run("reset 1 once")

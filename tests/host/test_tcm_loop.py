@@ -9,8 +9,6 @@ from machine import Load
 class TcmLoop(HostCase):
     """One logical unit on two loopback hosts, each in a target port group of its own."""
 
-    line = "iscsi"
-
     def setUp(self):
         super().setUp()
         self.machine.run("lio_disk disk 64; loop_target disk", timeout=120)

@@ -296,7 +296,7 @@ fn login_proves_the_old_session_dead_where_an_admin_says_so() {
         tgt.thaw();
         let proven = |news: &TransportEvent| match news {
             TransportEvent::Proven { session } => Some(Some(*session)),
-            TransportEvent::Up => Some(None),
+            TransportEvent::Up { .. } => Some(None),
             TransportEvent::Down(_) | TransportEvent::Returned { .. } => None,
         };
         assert_eq!(session.news(proven).1.is_some_and(|session| session >= lost), proves);

@@ -136,7 +136,7 @@ impl Session {
 
     /// Waits until the link is up.
     pub fn up(&mut self) -> Duration {
-        self.news(|news| (*news == TransportEvent::Up).then_some(())).0
+        self.news(|news| matches!(news, TransportEvent::Up { .. }).then_some(())).0
     }
 
     /// Waits until the link is down; how long that took, and why.

@@ -9,14 +9,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from daemon import OUT, QEMU_USER, Libvirtd, VirshError
+from domain_xml import domain_xml
 from backend import PROGRAMS, Backend, emulated_ports
 from guest import Guest
 from process import tail
-from vm import KERNEL_ARGUMENTS, KVM, accelerator
 
 DISK_SIZE = 256 << 20
-QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
-ElementTree.register_namespace("qemu", QEMU_NAMESPACE)
 
 # Who may connect, as docs/libvirt.md has it.
 ACCESS = f'[backend]\nsocket_group = "{QEMU_USER}"\nsocket_mode = "0660"\n'
@@ -43,35 +41,6 @@ def libvirt_xml(*arguments):
     return ElementTree.fromstring(done.stdout)
 
 
-def domain_xml(name, channels=None, kernel=None, machine="q35", memory_mib=512):
-    """A domain without our disks. With `kernel`, a directory, it is the lab's guest; with `channels`, another one, it can
-    be spoken to."""
-    kind, cpu = ("kvm", "host-passthrough") if accelerator() is KVM else ("qemu", "maximum")
-    system = disk = talk = ""
-    if kernel:
-        system = (f"<kernel>{kernel}/vmlinuz</kernel><initrd>{kernel}/initramfs</initrd>"
-                  f"<cmdline>{KERNEL_ARGUMENTS}</cmdline>")
-        disk = (f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{kernel}/tools.img'/>"
-                "<target dev='vda' bus='virtio'/><readonly/></disk>")
-    if channels:
-        talk = "".join(f"<channel type='unix'><source mode='bind' path='{channels}/{port}'/>"
-                       f"<target type='virtio' name='lab.{port}'/></channel>" for port in ("commands", "output"))
-    return ElementTree.fromstring(f"""
-        <domain type='{kind}'>
-          <name>{name}</name>
-          <memory unit='MiB'>{memory_mib}</memory>
-          <vcpu>2</vcpu>
-          <os><type arch='x86_64' machine='{machine}'>hvm</type>{system}</os>
-          <features><acpi/></features>
-          <cpu mode='{cpu}'/>
-          <devices>
-            {disk}
-            <serial type='file'><source path='{OUT}/{name}.console.log'/></serial>
-            {talk}
-          </devices>
-        </domain>""")
-
-
 class Domain:
     """A domain: `guest` runs scripts in it. It is gone when it is closed."""
 
@@ -81,7 +50,8 @@ class Domain:
         self.daemon = Libvirtd.get()
         self.guest = None
         (OUT / f"{name}.console.log").unlink(missing_ok=True)
-        tree = domain_xml(name, **options)
+        console = f"<serial type='file'><source path='{OUT}/{name}.console.log'/></serial>"
+        tree = domain_xml(name, console=console, **options)
         tree.extend(ours)
         file = self.daemon.directory / f"{name}.xml"
         file.write_text(ElementTree.tostring(tree, encoding="unicode"))

@@ -9,7 +9,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from daemon import OUT, QEMU_USER, Libvirtd, VirshError
-from domain import DISK_SIZE, QEMU_NAMESPACE, Domain, DomainLab, libvirt_backend, libvirt_xml
+from domain import DISK_SIZE, Domain, DomainLab, libvirt_backend, libvirt_xml
+from domain_xml import QEMU_NAMESPACE
 
 from case import LabCase
 from process import tail

@@ -29,14 +29,19 @@ fn doctor_tells_a_backend_that_keeps_state_from_one_that_does_not() {
     assert_eq!(checked(&without, "state"), ("change".to_owned(), Some(1)));
     let text = mpathctl(&without, &["doctor"]).stdout;
     let text = String::from_utf8(text).expect("findings are text");
-    assert!(text.contains("change  control: state directory: "), "{text}");
+    assert!(
+        text.contains("change  control: state: persistent reservations are refused: "),
+        "{text}"
+    );
     assert!(text.contains("\n        mend: state_dir = "), "{text}");
 
     let place = directory();
     let setting = format!("state_dir = \"{}\"", place.path().display());
     let with = Setup::ports(2).backend(&setting).start();
     assert_eq!(checked(&with, "state").0, "ok");
-    let service = Setup::ports(2).variable("STATE_DIRECTORY", "/var/lib/x").start();
+    let place = directory();
+    let service = place.path().to_str().expect("it is text");
+    let service = Setup::ports(2).variable("STATE_DIRECTORY", service).start();
     assert_eq!(checked(&service, "state").0, "ok");
 }
 

@@ -118,16 +118,18 @@ pub struct Load<D = Queue> {
 impl<D: Disk> Load<D> {
     /// Starts a worker with `depth` commands under way on each of `queues`.
     pub fn start(queues: Vec<D>, depth: usize) -> Self {
-        Load::with(queues, depth, Mix::Mixed, LOST)
+        Load::with(queues, depth, Mix::Mixed, LOST, Duration::ZERO)
     }
 
-    /// The same with a mix, and a command is lost only when it has taken longer than `lost`.
-    pub fn with(queues: Vec<D>, depth: usize, mix: Mix, lost: Duration) -> Self {
+    /// The same with a mix, and a command is lost only when it has taken longer than `lost`. A
+    /// worker rests for `rest` after each command's end, so that a slow machine has time for others.
+    pub fn with(queues: Vec<D>, depth: usize, mix: Mix, lost: Duration, rest: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let until = stop.clone();
         let pulse = std::thread::spawn(move || longest_pause(&until));
         let start = |(at, queue): (usize, D)| {
             let mut worker = Worker::new(queue, at as u32, lost);
+            worker.rest = rest;
             worker.only = (mix == Mix::Apart).then_some(at % 2 == 1);
             let stop = stop.clone();
             std::thread::spawn(move || {
@@ -176,6 +178,7 @@ struct Doing {
 struct Worker<D> {
     queue: D,
     lost: Duration,
+    rest: Duration,
     /// Only writes, only reads, or both.
     only: Option<bool>,
     first_lba: u32,
@@ -193,6 +196,7 @@ impl<D: Disk> Worker<D> {
         Worker {
             queue,
             lost,
+            rest: Duration::ZERO,
             only: None,
             first_lba: number * SLOTS * SLOT as u32,
             doing: HashMap::new(),
@@ -219,6 +223,9 @@ impl<D: Disk> Worker<D> {
                 self.submit_any();
             }
             self.finish_one();
+            if !self.rest.is_zero() {
+                std::thread::sleep(self.rest);
+            }
         }
         while !self.doing.is_empty() {
             self.finish_one();

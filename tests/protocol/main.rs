@@ -37,6 +37,7 @@ mod metrics;
 mod qmp;
 mod queue;
 mod report;
+mod reservation;
 mod ring;
 mod service;
 mod stop;

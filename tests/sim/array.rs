@@ -83,6 +83,10 @@ pub struct Port {
     pub access: AccessState,
     /// Its unit attentions.
     pub attentions: VecDeque<Asc>,
+    /// When its nexus last lost a copy of an event, or had none for it.
+    pub copy_lost: Option<Duration>,
+    /// The latest time of which the host knows that the nexus had nothing left from before.
+    pub clear: Option<Duration>,
     /// Lanes that cannot know yet that something else is behind the port: what they send is
     /// refused with a unit attention. A real array says it once, and what another lane had sent
     /// just before is lost then; no initiator can help that.
@@ -131,6 +135,8 @@ impl Port {
             unit: Unit::Ours,
             access: AccessState::ActiveOptimized,
             attentions: VecDeque::from([Asc::POWER_ON_OR_RESET]),
+            copy_lost: None,
+            clear: None,
             doubted: BTreeSet::new(),
             doubt_told: None,
             session: None,

@@ -8,9 +8,9 @@ use vhost_user_scsi_mpath::buffer::Segments;
 use vhost_user_scsi_mpath::ids::{AttemptId, LaneId, Slot};
 use vhost_user_scsi_mpath::multipath::classify::{Class, classify};
 use vhost_user_scsi_mpath::path::{Answer, Ended, Failure, Fate, Reach, Task, TransportEvent};
-use vhost_user_scsi_mpath::scsi::{Asc, Cdb, Status};
+use vhost_user_scsi_mpath::scsi::{Cdb, Status, opcode};
 
-use crate::array::Reply;
+use crate::array::{EVENT, Reply};
 use crate::scene::Scene;
 
 /// What the fabric does at some time.
@@ -45,6 +45,8 @@ pub struct Attempt {
     pub serial: Option<u64>,
     /// The port's session that carries it, 0 without one.
     pub session: u32,
+    /// When it was given to the path.
+    pub sent: Duration,
     /// The command itself.
     pub cdb: Cdb,
     /// Data on the wire.
@@ -84,6 +86,7 @@ impl Scene {
             id,
             serial,
             session: self.ports[port].session.map_or(0, |session| session.number),
+            sent: self.now,
             cdb: *task.cdb,
             payload: task.data_out.to_vec(),
             room,
@@ -339,9 +342,9 @@ impl Scene {
         }
         if failed && attempt.reply.as_ref().is_some_and(Reply::tells_event) {
             // The array thinks that it has told.
-            self.oracle.loses_copy();
+            self.loses_copy(port);
         }
-        let fate = self.note_event(fate);
+        let fate = self.note_event(key, fate);
         self.say(|| format!("port {port} ends {id:?} of {serial:?} for {client}: {fate:?}"));
         self.note_end(key, &fate);
         self.note_doubt(port, &fate);
@@ -364,12 +367,24 @@ impl Scene {
         self.ends.entry((client, port)).or_default().push((end, serial));
     }
 
-    /// A path brings an event of the logical unit.
-    fn note_event(&mut self, fate: Fate) -> Fate {
-        if classify(&fate).class != Class::Attention(Asc::MODE_PARAMETERS_CHANGED) {
+    /// A path brings an event of the logical unit, or the answer to a question of the host's says
+    /// that it has none to bring.
+    fn note_event(&mut self, key: u64, fate: Fate) -> Fate {
+        let Some(attempt) = self.attempts.get(&key) else { return fate };
+        let port = &mut self.ports[attempt.port];
+        let question = attempt.client == LaneId::MANAGER
+            && !attempt.recalled
+            && !matches!(
+                attempt.cdb.opcode(),
+                opcode::INQUIRY | opcode::MAINTENANCE_IN | opcode::MAINTENANCE_OUT
+            );
+        if question && matches!(&fate, Fate::Answered(answer) if answer.status == Status::GOOD) {
+            port.clear = port.clear.max(Some(attempt.sent));
+        }
+        if classify(&fate).class != Class::Attention(EVENT) {
             return fate;
         }
-        self.oracle.brings_event();
+        self.oracle.brings_event(port.copy_lost, port.clear);
         match self.options.lies.attentions_get_lost {
             true => Fate::Failed(Failure::HostBusy, Reach::NotSent),
             false => fate,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use vhost_user_scsi_mpath::ids::LaneId;
 use vhost_user_scsi_mpath::multipath::{Event as CoreEvent, Failback, NoPathRetry, Policy, Table};
-use vhost_user_scsi_mpath::path::TransportEvent;
 use vhost_user_scsi_mpath::scsi::Asc;
 use vhost_user_scsi_mpath::scsi::alua::AccessState;
 
@@ -322,7 +321,7 @@ impl Scene {
     }
 
     fn restore(&mut self, restore: Restore) {
-        let now = self.now;
+        let (now, up) = (self.now, self.link_up());
         let (Restore::Link(port)
         | Restore::Wire(port)
         | Restore::Access(port)
@@ -340,7 +339,8 @@ impl Scene {
                     at.link = true;
                     at.raise(Asc::POWER_ON_OR_RESET);
                     if at.tells {
-                        at.news.push(TransportEvent::Up);
+                        at.clear = Some(now);
+                        at.news.push(up);
                     }
                 }
             }
@@ -405,8 +405,13 @@ impl Scene {
 
     /// An event of the logical unit.
     pub fn begin_event(&mut self) {
+        let now = self.now;
+        for port in self.ports.iter_mut().filter(|port| !port.link) {
+            port.copy_lost = Some(now);
+        }
         self.oracle.event = Some(Event {
             brought: false,
+            plain: false,
             copy_lost: self.ports.iter().any(|port| !port.link && !port.removed),
             told_before: self.oracle.told,
         });
@@ -416,8 +421,14 @@ impl Scene {
     /// The nexus over `port` is no more.
     pub fn lose_attentions(&mut self, port: usize) {
         if std::mem::take(&mut self.ports[port].attentions).contains(&EVENT) {
-            self.oracle.loses_copy();
+            self.loses_copy(port);
         }
+    }
+
+    /// The copy of the last event for the nexus over `port` does not reach the host.
+    pub fn loses_copy(&mut self, port: usize) {
+        self.ports[port].copy_lost = Some(self.now);
+        self.oracle.loses_copy();
     }
 
     /// `lane` reads `table`: from now on it knows which paths are out of use.

@@ -36,8 +36,9 @@ struct Block {
 pub struct Event {
     /// A path has brought it.
     pub brought: bool,
-    /// A port had no copy for its nexus, or lost it: what another one brings may look like a late
-    /// copy of the event before.
+    /// A path has brought it whose port could have nothing left of the events before.
+    pub plain: bool,
+    /// A port had no copy for its nexus, or lost it.
     pub copy_lost: bool,
     /// What the guest had heard of when it came.
     pub told_before: u64,
@@ -51,6 +52,8 @@ pub struct Oracle {
     pub brought: u64,
     /// Those that it heard of.
     pub told: u64,
+    /// When it heard of the last of them.
+    pub heard: Duration,
     /// The last event; it begins when nothing is left of the one before.
     pub event: Option<Event>,
     /// Resets that the guest asked for: each may bring a unit attention.
@@ -82,6 +85,7 @@ impl Oracle {
             blocks: vec![block; BLOCKS as usize],
             brought: 0,
             told: 0,
+            heard: Duration::ZERO,
             event: None,
             resets: 0,
             resets_told: 0,
@@ -95,12 +99,16 @@ impl Oracle {
         }
     }
 
-    /// A path brings the last event.
-    pub fn brings_event(&mut self) {
-        if let Some(event) = self.event.as_mut().filter(|event| !event.brought) {
-            event.brought = true;
+    /// A path brings the last event. Where its port has lost a copy of an earlier one, this looks
+    /// like that, unless the host knows that nothing of it was left: by a question that it asked
+    /// after the guest had heard of the event, or because a later nexus brings this one.
+    pub fn brings_event(&mut self, lost: Option<Duration>, clear: Option<Duration>) {
+        let Some(event) = &mut self.event else { return };
+        if !std::mem::replace(&mut event.brought, true) {
             self.brought += 1;
         }
+        let known = |lost: Duration| clear.is_some_and(|clear| clear > lost && clear > self.heard);
+        event.plain |= lost.is_none_or(known);
     }
 
     /// A port's copy of the last event is lost.
@@ -110,10 +118,10 @@ impl Oracle {
         }
     }
 
-    /// The last event was brought, and the guest has not heard of any since it came.
+    /// The last event was brought for all to see, and the guest has not heard of any since it came.
     pub fn owes_event(&self) -> bool {
         let owed =
-            |event: &Event| event.brought && !event.copy_lost && self.told == event.told_before;
+            |event: &Event| event.plain && !event.copy_lost && self.told == event.told_before;
         self.event.as_ref().is_some_and(owed)
     }
 

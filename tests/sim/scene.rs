@@ -4,11 +4,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vhost_user_scsi_mpath::ids::{AttemptId, LaneId, PathId, Version};
 use vhost_user_scsi_mpath::multipath::Table;
-use vhost_user_scsi_mpath::path::Ended;
+use vhost_user_scsi_mpath::path::{Ended, TransportEvent};
 use vhost_user_scsi_mpath::virtio_scsi::Event;
 
 use crate::array::{Disk, Port};
@@ -141,6 +141,8 @@ pub struct View {
 
 /// See the module's text.
 pub struct Scene {
+    /// When it began, by the engine's clock.
+    pub base: Instant,
     /// Time since the start.
     pub now: Duration,
     /// Where all chance comes from.
@@ -202,6 +204,7 @@ impl Shared {
     /// A scene of `options`.
     pub fn new(seed: u64, options: Options, tracing: bool) -> Self {
         Shared(Arc::new(Mutex::new(Scene {
+            base: Instant::now(),
             now: Duration::ZERO,
             random: Random::new(seed),
             options,
@@ -238,6 +241,11 @@ impl Shared {
 }
 
 impl Scene {
+    /// The transport's word that a link is there, over a nexus that begins now.
+    pub fn link_up(&self) -> TransportEvent {
+        TransportEvent::Up { nexus_since: Some(self.base + self.now) }
+    }
+
     /// A number that was not there before.
     pub fn number(&mut self) -> u64 {
         self.numbers += 1;

@@ -95,7 +95,7 @@ impl Scene {
 
     /// The login arrives, or gets lost.
     pub fn log_in(&mut self, port: usize) {
-        let now = self.now;
+        let (now, up) = (self.now, self.link_up());
         let at = &mut self.ports[port];
         let lost = at.hangs || at.deaf;
         let Some(session) = at.session.as_mut() else { return };
@@ -112,7 +112,8 @@ impl Scene {
         let at = &mut self.ports[port];
         at.link = true;
         at.raise(Asc::POWER_ON_OR_RESET);
-        at.news.push(TransportEvent::Up);
+        at.clear = Some(now);
+        at.news.push(up);
         at.changed(now);
         self.counts.sessions += 1;
         self.counts.logins_again += 1;

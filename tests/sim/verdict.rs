@@ -122,7 +122,7 @@ impl Scene {
         let oracle = &mut self.oracle;
         let right = match code {
             Asc::MODE_PARAMETERS_CHANGED => {
-                oracle.told += 1;
+                (oracle.told, oracle.heard) = (oracle.told + 1, self.now);
                 oracle.told <= oracle.brought
             }
             Asc::REPORTED_LUNS_CHANGED => {

@@ -62,8 +62,8 @@ pub struct World {
 impl World {
     /// A world with a running guest, before its first moment.
     pub fn new(seed: u64, options: Options, tracing: bool) -> Self {
-        let base = Instant::now();
         let shared = Shared::new(seed, options.clone(), tracing);
+        let base = shared.lock().base;
         let manager = Manager::new(options.settings(), options.deadlines, base).unwrap();
         let manager_mail = manager.wait_fds().0[0];
         let mut world = World {

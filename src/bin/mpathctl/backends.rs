@@ -57,6 +57,14 @@ pub enum Failure {
     /// No XML for libvirt.
     #[error(transparent)]
     Libvirt(#[from] LibvirtError),
+    /// A file that is read.
+    #[error("{}: cannot read: {cause}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        cause: io::Error,
+    },
     /// A file.
     #[error("{}: cannot write: {cause}", file.display())]
     Write {

@@ -25,10 +25,7 @@ pub fn write(directory: &Path) -> Result<u8, Failure> {
     let mut mpathctl = crate::Cli::command().disable_help_subcommand(true);
     // Gives the subcommands the names that their pages have, and the options of all of them.
     mpathctl.build();
-    for sub in mpathctl.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        page(&man, sub.clone())?;
-    }
-    page(&man, mpathctl)?;
+    pages(&man, &mpathctl)?;
     for (shell, name) in
         [(Shell::Bash, "mpathctl"), (Shell::Zsh, "_mpathctl"), (Shell::Fish, "mpathctl.fish")]
     {
@@ -38,6 +35,14 @@ pub fn write(directory: &Path) -> Result<u8, Failure> {
         file(&path, fs::write(&path, script))?;
     }
     Ok(0)
+}
+
+/// Of a command and of all below it.
+fn pages(directory: &Path, command: &Command) -> Result<(), Failure> {
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        pages(directory, sub)?;
+    }
+    page(directory, command.clone())
 }
 
 fn page(directory: &Path, command: Command) -> Result<(), Failure> {

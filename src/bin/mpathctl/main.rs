@@ -10,6 +10,7 @@
 //! | `topology`, `topology_json` | the tree of `multipath -ll`, for people and for programs |
 //! | `why` | what a person wants to know about one path |
 //! | `carriers`, `names` | which paths carry the commands; which path a wrong name meant |
+//! | `reservation` | persistent reservations, and their move to another backend |
 //! | `report` | one HTML file with everything, for a ticket |
 //! | `tables` | paths, LUN and statistics for people |
 //! | `top` | the live view |
@@ -35,6 +36,7 @@ mod names;
 mod paint;
 mod read;
 mod report;
+mod reservation;
 mod steer;
 mod tables;
 #[cfg(test)]
@@ -95,6 +97,12 @@ enum Command {
     Why {
         /// The path's name.
         path: String,
+    },
+    /// Show what the guest has registered and reserved; export it, or import it elsewhere.
+    Reservation {
+        /// Show it, without one.
+        #[command(subcommand)]
+        action: Option<reservation::Action>,
     },
     /// Watch one backend live: paths, their load and latency, events; keys fail and reinstate.
     Top,
@@ -239,6 +247,7 @@ fn run(cli: Cli, directory: &std::path::Path, output: &mut Output<'_>) -> u8 {
         Command::Lun => read::lun(socket, directory, output),
         Command::Stats => read::stats(socket, directory, output),
         Command::Why { path } => read::why(socket, directory, &path, output),
+        Command::Reservation { action } => reservation::run(socket, directory, action, output),
         Command::Top => top::run(socket, directory, output),
         Command::Report { output: to } => report::run(socket, directory, to, output),
         Command::Completions { shell } => {

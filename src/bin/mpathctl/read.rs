@@ -7,11 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use vhost_user_scsi_mpath::control::client::Client;
-use vhost_user_scsi_mpath::control::{LunReport, PathReport, StatsReport};
+use vhost_user_scsi_mpath::control::{LunReport, PathReport, ReservationReport, StatsReport};
 use vhost_user_scsi_mpath::metrics::{Format, Snapshot, render};
 
 use crate::backends::{self, Failure};
-use crate::{Output, tables, topology, topology_json, why};
+use crate::{Output, reservation, tables, topology, topology_json, why};
 
 /// `topology`.
 pub fn topology(
@@ -82,6 +82,17 @@ pub fn stats(
     output: &mut Output<'_>,
 ) -> Result<u8, Failure> {
     show(socket, directory, output, "query-stats", |report: StatsReport, _| tables::stats(&report))
+}
+
+/// `reservation`.
+pub fn reservation(
+    socket: Option<&Path>,
+    directory: &Path,
+    output: &mut Output<'_>,
+) -> Result<u8, Failure> {
+    show(socket, directory, output, "query-reservation", |report: ReservationReport, paint| {
+        reservation::table(&report, paint)
+    })
 }
 
 /// How `metrics` writes.

@@ -9,10 +9,11 @@ use crate::paint::{self, Paint, Shade};
 
 /// Rows of cells, as wide as their widest; a cell may have a colour.
 #[derive(Default)]
-struct Table(Vec<Vec<(String, Option<Shade>)>>);
+pub struct Table(Vec<Vec<(String, Option<Shade>)>>);
 
 impl Table {
-    fn row(&mut self, cells: impl IntoIterator<Item = impl Into<String>>) {
+    /// Adds a row.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = impl Into<String>>) {
         self.0.push(cells.into_iter().map(|cell| (cell.into(), None)).collect());
     }
 
@@ -23,7 +24,8 @@ impl Table {
         }
     }
 
-    fn render(&self, paint: Paint) -> String {
+    /// The rows as text, a line each.
+    pub fn render(&self, paint: Paint) -> String {
         let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             let cells = self.0.iter().filter_map(|row| row.get(column));

@@ -9,11 +9,14 @@ use clap::Parser;
 use serde_json::{Value, json};
 use vhost_user_scsi_mpath::config::{Failback, IoPolicy, NoPathRetry};
 use vhost_user_scsi_mpath::control::{
-    AccessState, BackendReport, Counters, Event, EventSink, FaultKind, HedgeStats, LatencyBucket,
-    LunReport, LunState, Order, OrderSink, PathKind, PathReport, PathState, PathStats,
-    ReloadReport, Reply, ReplyTo, Server, SettingsReport, StatsReport, mail,
+    AccessState, BackendReport, Counters, Event, EventSink, FaultKind, HedgeStats, Holder,
+    LatencyBucket, LunReport, LunState, Order, OrderSink, PathKind, PathRegistration, PathReport,
+    PathState, PathStats, Registration, ReloadReport, Reply, ReplyTo, ReservationReport, Server,
+    SettingsReport, StateKeeping, StatsReport, mail,
 };
+use vhost_user_scsi_mpath::scsi::reservation::Key;
 use vhost_user_scsi_mpath::socket::{Access, SocketFile};
+use vhost_user_scsi_mpath::state::{Exported, Kept};
 
 use crate::paint::Paint;
 use crate::{Cli, Output, events, run, tables, topology};
@@ -26,6 +29,25 @@ pub fn about() -> BackendReport {
         socket: Some("/run/lun.sock".into()),
         state_dir: None,
         request_queues: 64,
+    }
+}
+
+pub fn reservation() -> ReservationReport {
+    let path = |name: &str, registration| PathRegistration { name: name.into(), registration };
+    ReservationReport {
+        wwid: lun().wwid,
+        state: StateKeeping::Kept,
+        state_file: Some("/var/lib/x/reservation.toml".into()),
+        reason: String::new(),
+        key: Some("0xabc".into()),
+        aptpl: true,
+        generation: 7,
+        kind: Some("write-exclusive-registrants-only".into()),
+        holder: Some(Holder::Guest),
+        holder_path: Some("left".into()),
+        holder_key: Some("0xabc".into()),
+        paths: vec![path("left", Registration::Registered), path("left-2", Registration::Pending)],
+        others: vec!["0xdef".into()],
     }
 }
 
@@ -210,6 +232,76 @@ fn events_are_lines_with_their_time() {
     assert_eq!(event("NEW", json!({"x": 1})), format!("{time} NEW {{\"x\":1}}"));
 }
 
+fn exported() -> Exported {
+    let kept = Kept { key: Some(Key(0xABC)), generation: 7, ..Kept::default() };
+    Exported::new("naa.6001".into(), kept)
+}
+
+#[test]
+fn reservation_is_shown_and_moved() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = backend(directory.path(), "a.ctl");
+    let (code, out, _) = mpathctl(directory.path(), &["reservation"]);
+    let expected = "\
+key         0xabc
+generation  7
+aptpl       true
+type        write-exclusive-registrants-only
+holder      guest over left, key 0xabc
+others      0xdef
+kept        in /var/lib/x/reservation.toml
+
+PATH    REGISTRATION
+left    registered
+left-2  pending
+";
+    assert_eq!((code, &*out), (0, expected));
+    let (_, out, _) = mpathctl(directory.path(), &["reservation", "--json"]);
+    let returned: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(returned, serde_json::to_value(reservation()).unwrap());
+    let file = directory.path().join("moved.json");
+    let name = file.to_str().unwrap();
+    let (code, out, _) = mpathctl(directory.path(), &["reservation", "export", name]);
+    assert_eq!((code, out), (0, format!("a: exported to {name}\n")));
+    let (_, printed, _) = mpathctl(directory.path(), &["reservation", "export"]);
+    assert_eq!(printed, std::fs::read_to_string(&file).unwrap());
+    let (code, out, _) = mpathctl(directory.path(), &["reservation", "import", name]);
+    assert_eq!((code, &*out), (0, "a: imported\n"));
+    let orders = backend.orders.0.lock().unwrap().clone();
+    assert_eq!(orders.last(), Some(&Order::ReservationImport(Box::new(exported()))));
+    // What is no export never gets that far.
+    std::fs::write(&file, "{\"key\": 7}").unwrap();
+    let (code, _, err) = mpathctl(directory.path(), &["reservation", "import", name]);
+    assert!(code == 1 && err.contains("Parameter 'reservation': "), "{err}");
+    std::fs::write(&file, "no JSON").unwrap();
+    let (code, _, err) = mpathctl(directory.path(), &["reservation", "import", name]);
+    assert!(code == 1 && err.contains("moved.json: cannot read: expected"), "{err}");
+    let (code, _, err) = mpathctl(directory.path(), &["reservation", "import", "/no/file"]);
+    assert!(code == 1 && err.contains("/no/file: cannot read: No such file"), "{err}");
+    assert_eq!(backend.orders.0.lock().unwrap().len(), orders.len());
+}
+
+#[test]
+fn reservation_that_is_refused_says_why() {
+    let mut report = reservation();
+    (report.state, report.state_file) = (StateKeeping::None, None);
+    (report.key, report.kind, report.holder, report.holder_path) = (None, None, None, None);
+    report.others.clear();
+    report.paths.clear();
+    report.reason = "there is no state_dir".into();
+    let expected = "\
+key         not registered
+generation  7
+aptpl       true
+type        no reservation
+holder      -
+others      -
+kept        nowhere
+refused     there is no state_dir
+";
+    assert_eq!(crate::reservation::table(&report, PLAIN), expected);
+}
+
 #[derive(Clone, Default)]
 struct FakeManager(Arc<Mutex<Vec<Order>>>);
 
@@ -222,6 +314,8 @@ impl OrderSink for FakeManager {
             Order::QueryStats => Ok(Reply::Stats(Box::new(stats()))),
             Order::QueryHistory => Ok(Reply::History(Box::default())),
             Order::QuerySettings => Ok(Reply::Settings(settings())),
+            Order::QueryReservation => Ok(Reply::Reservation(Box::new(reservation()))),
+            Order::ReservationExport => Ok(Reply::ReservationExported(Box::new(exported()))),
             Order::PathRemove { name } => Err(format!("there is no path `{name}`")),
             Order::Reload => {
                 let added = vec!["c".to_owned()];
@@ -516,6 +610,7 @@ fn generated_pages_and_scripts_are_for_every_command() {
     let page = read("man/mpathctl.8");
     assert!(page.contains("mpathctl\\-topology(8)") && !page.contains("generate"), "{page}");
     assert!(read("man/mpathctl-fail.8").contains("until it is reinstated"));
+    assert!(read("man/mpathctl-reservation-import.8").contains("before the guest comes"));
     for script in ["mpathctl", "_mpathctl", "mpathctl.fish"] {
         assert!(read(&format!("completions/{script}")).contains("import-multipath-conf"));
     }

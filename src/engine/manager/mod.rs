@@ -177,10 +177,10 @@ impl<T: Transport> Manager<T> {
         for (path, event) in self.links.events() {
             let event = match event {
                 TransportEvent::Down(why) => Event::LinkDown(path, why),
-                TransportEvent::Up => {
+                TransportEvent::Up { nexus_since } => {
                     let node = self.transport(path).and_then(|transport| transport.numa_node());
                     self.apply(Event::Placed(path, node), now);
-                    Event::LinkUp(path)
+                    Event::LinkUp(path, nexus_since)
                 }
                 TransportEvent::Proven { session } => Event::Proven(path, session),
                 TransportEvent::Returned { session } => Event::Returned(path, session),

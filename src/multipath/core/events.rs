@@ -69,8 +69,9 @@ pub enum Event {
     Reinstate(PathId),
     /// The transport says the link is gone.
     LinkDown(PathId, String),
-    /// The transport says the link is there.
-    LinkUp(PathId),
+    /// The transport says the link is there, and where its nexus is a new one, since when at the
+    /// earliest.
+    LinkUp(PathId, Option<Instant>),
     /// The host's transport holds the path's commands back, for this reason.
     Blocked(PathId, String),
     /// It lets them go again.

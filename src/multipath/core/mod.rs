@@ -113,7 +113,7 @@ impl Core {
             Event::Disable(path) => self.change(path, PathState::Disabled, "by an admin", now),
             Event::Reinstate(path) => self.reinstate(path, now),
             Event::LinkDown(path, why) => self.link_down(path, why, now),
-            Event::LinkUp(path) => self.link_up(path, now),
+            Event::LinkUp(path, nexus_since) => self.link_up(path, nexus_since, now),
             Event::Blocked(path, why) => self.blocked(path, &why, now),
             Event::Unblocked(path) => self.unblocked(path, now),
             Event::Changed(path) => self.changed(path, now),

@@ -45,7 +45,6 @@ impl Core {
     }
 
     pub(super) fn link_down(&mut self, id: PathId, why: String, now: Instant) {
-        self.broker.clear(id, now, now);
         self.fail(id, &why, now);
         if let Some(path) = self.paths.get_mut(&id) {
             path.link_down = true;
@@ -70,7 +69,10 @@ impl Core {
         }
     }
 
-    pub(super) fn link_up(&mut self, id: PathId, now: Instant) {
+    pub(super) fn link_up(&mut self, id: PathId, nexus_since: Option<Instant>, now: Instant) {
+        if let Some(begun) = nexus_since {
+            self.broker.renewed(id, begun);
+        }
         if let Some(path) = self.paths.get_mut(&id) {
             path.link_down = false;
         }
@@ -216,7 +218,9 @@ impl Core {
             self.change(id, PathState::Checking, &format!("unit attention {code}"), now);
         }
         for code in attentions {
-            self.attention(id, code, asked, now);
+            if self.broker.asked(id, code, asked, now) {
+                self.actions.push(Action::Attention(code));
+            }
         }
         match step {
             Some(Step::Ask(question)) => self.actions.push(Action::Ask(id, question)),

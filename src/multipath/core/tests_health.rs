@@ -193,7 +193,7 @@ impl World {
     fn flap(&mut self, path: PathId) -> PathState {
         self.report(path, Problem::Failed(Failure::Disconnected));
         assert_eq!(self.path(path).state, PathState::Failed);
-        self.apply(Event::LinkUp(path));
+        self.apply(Event::LinkUp(path, None));
         self.run(ms(200));
         self.path(path).state
     }
@@ -351,7 +351,7 @@ fn limping_path_whose_hold_down_is_over_lets_the_manager_sleep() {
     (world.nature(A).question, world.nature(A).command) = (ms(400), Some(ms(400)));
     world.nature(B).command = None;
     world.report(A, Problem::Failed(Failure::Disconnected));
-    world.apply(Event::LinkUp(A));
+    world.apply(Event::LinkUp(A, None));
     world.run(ms(15_000));
     let reason = world.path(A).explanation(world.now);
     assert!(reason.starts_with("limping"), "{reason}");

@@ -2,17 +2,15 @@
 
 use super::{Finding, Probe};
 use crate::multipath::classify::Class;
-use crate::path::{Answer, Failure, Fate, Residual};
+use crate::path::{Answer, Fate, Residual};
 use crate::scsi::{SenseKey, Status};
 
 impl Probe {
     /// True when the last question was answered with GOOD, and a unit attention would have come
-    /// before that; or when its nexus ended under it, and all unit attentions with it.
+    /// before that.
     pub fn is_clear(&self, fate: &Fate) -> bool {
-        match fate {
-            Fate::Answered(answer) => answer.status == Status::GOOD && self.at.reports_attention(),
-            Fate::Failed(failure, _) => *failure == Failure::Disconnected,
-        }
+        let good = |answer: &Answer| answer.status == Status::GOOD;
+        matches!(fate, Fate::Answered(answer) if good(answer) && self.at.reports_attention())
     }
 }
 

@@ -161,7 +161,7 @@ impl Port {
     pub fn clear_faults(&self) {
         self.0.array.end_passing(&self.0.group);
         if self.0.faults.clear() {
-            self.0.tell(TransportEvent::Up);
+            self.0.tell(TransportEvent::Up { nexus_since: None });
         } else {
             self.0.wake();
         }

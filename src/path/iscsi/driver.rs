@@ -243,10 +243,10 @@ impl Driver {
         }
     }
 
-    /// Tells the manager that there is one.
-    pub(super) fn tell_up(&mut self) {
+    /// Tells the manager that there is one, whose session began at `since` or later.
+    pub(super) fn tell_up(&mut self, since: Instant) {
         self.told = None;
-        self.tell(TransportEvent::Up);
+        self.tell(TransportEvent::Up { nexus_since: Some(since) });
     }
 
     /// News; any channel may be the manager's, so all are woken.

@@ -51,6 +51,8 @@ pub(super) enum Link {
 pub(super) struct Greeting {
     wire: Wire,
     portal: SocketAddr,
+    /// When it began to connect: the target has nothing of an earlier time for the session to come.
+    since: Instant,
     asked_in: bool,
     deadline: Instant,
     redirects: u8,
@@ -184,8 +186,14 @@ impl Driver {
             let why = format!("{portal}: {}", plain(&wire.note()));
             return self.try_next(why, redirects, now);
         }
-        let deadline = now + ISCSI_LOGIN_TIMEOUT;
-        self.link = Link::Greeting(Greeting { wire, portal, asked_in: false, deadline, redirects });
+        self.link = Link::Greeting(Greeting {
+            wire,
+            portal,
+            since: now,
+            asked_in: false,
+            deadline: now + ISCSI_LOGIN_TIMEOUT,
+            redirects,
+        });
     }
 
     fn greet(&mut self, now: Instant) {
@@ -244,7 +252,7 @@ impl Driver {
 
     fn logged_in(&mut self, now: Instant) {
         let link = std::mem::replace(&mut self.link, Link::Over);
-        let Link::Greeting(Greeting { wire, portal, .. }) = link else { return };
+        let Link::Greeting(Greeting { wire, portal, since, .. }) = link else { return };
         let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
         self.link = Link::Up(Up { wire, session, since: now, pulse: Pulse::new(now) });
         self.portals.clear();
@@ -254,7 +262,7 @@ impl Driver {
             self.tell(TransportEvent::Proven { session });
         }
         self.mailbox.set_numa_node(crate::path::nic::node_towards(portal.ip()));
-        self.tell_up();
+        self.tell_up(since);
     }
 
     /// This round is over without a session.

@@ -184,7 +184,7 @@ impl<K: Kernel> Shared<K> {
         drop(state);
         self.bytes_max.store(bytes_max, Ordering::Release);
         self.work.notify_all();
-        self.tell(TransportEvent::Up);
+        self.tell(TransportEvent::Up { nexus_since: None });
     }
 
     /// The device that was opened as the `serial`th is gone, if it is still the one.

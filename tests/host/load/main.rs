@@ -69,6 +69,9 @@ struct Options {
     /// The device is there; the load begins with the first SIGUSR1.
     #[arg(long)]
     wait: bool,
+    /// So many milliseconds of rest in each queue after a command's end.
+    #[arg(long, default_value_t = 0)]
+    rest: u64,
     /// A command that takes more seconds is lost.
     #[arg(long, default_value_t = 100)]
     lost: u64,
@@ -101,7 +104,8 @@ fn run<D: Disk>(disks: Vec<D>, options: &Options) {
     let uptime = summary::uptime();
     let mut marks = vec![Instant::now()];
     let mix = if options.apart { Mix::Apart } else { Mix::Mixed };
-    let load = Load::with(disks, options.depth, mix, Duration::from_secs(options.lost));
+    let (lost, rest) = (Duration::from_secs(options.lost), Duration::from_millis(options.rest));
+    let load = Load::with(disks, options.depth, mix, lost, rest);
     for signal in signals.forever() {
         marks.push(Instant::now());
         if signal != SIGUSR1 {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use vhost_user_scsi_mpath::control::StateKeeping;
 use vhost_user_scsi_mpath::control::client::ClientError;
 
 use super::Patient;
@@ -47,6 +48,7 @@ fn one(name: &str, control: &Path) -> Result<Patient, Failure> {
         about: report(control, ask("query-backend")?)?,
         lun: report(control, ask("query-lun")?)?,
         paths: report(control, ask("query-paths")?)?,
+        reservation: report(control, ask("query-reservation")?)?,
     })
 }
 
@@ -79,19 +81,33 @@ fn unanswered(control: &Path, failure: &Failure) -> Wrong {
     Wrong { what, mend }
 }
 
-/// Is anything remembered when the backend is started again?
+/// Is anything remembered when the backend is started again? Then the guest may reserve.
 pub fn state(patient: &Patient) -> Finding {
-    let looked_at = match &patient.about.state_dir {
-        Some(directory) => format!("state directory {}", directory.display()),
-        None => "state directory".to_owned(),
+    let reservation = &patient.reservation;
+    let place = reservation.state_file.as_ref().or(patient.about.state_dir.as_ref());
+    let looked_at = match place {
+        Some(place) => format!("state, {}", place.display()),
+        None => "state".to_owned(),
     };
-    let place = PathBuf::from("/var/lib/vhost-user-scsi-mpath").join(&patient.name);
-    let wrong = patient.about.state_dir.is_none().then(|| Wrong {
-        what: "there is none; persistent reservations, still to come, will need it".to_owned(),
-        mend: format!(
+    let own = PathBuf::from("/var/lib/vhost-user-scsi-mpath").join(&patient.name);
+    let mend = match (reservation.state, &patient.about.state_dir) {
+        (StateKeeping::None, None) => format!(
             "state_dir = \"{}\" in [backend] of its configuration, and start it again",
-            place.display()
+            own.display()
         ),
-    });
+        (StateKeeping::None, Some(_)) => {
+            "identity = \"...\" in [backend] of its configuration, and start it again".to_owned()
+        }
+        (StateKeeping::Unavailable, _) => {
+            "mend what it names, and start it again (docs/reservations.md, State)".to_owned()
+        }
+        (StateKeeping::Kept | StateKeeping::Opening, _) => {
+            "see docs/reservations.md, Two guests on one host".to_owned()
+        }
+    };
+    // While a file is being read there is a reason as well, and nothing to mend.
+    let is_wrong = !reservation.reason.is_empty() && reservation.state != StateKeeping::Opening;
+    let what = format!("persistent reservations are refused: {}", reservation.reason);
+    let wrong = is_wrong.then_some(Wrong { what, mend });
     Finding { check: "state", backend: Some(patient.name.clone()), looked_at, wrong }
 }

@@ -28,7 +28,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use vhost_user_scsi_mpath::control::{BackendReport, LunReport, PathReport};
+use vhost_user_scsi_mpath::control::{BackendReport, LunReport, PathReport, ReservationReport};
 use vhost_user_scsi_mpath::path::sg::host::Roots;
 
 use crate::Output;
@@ -59,6 +59,7 @@ struct Patient {
     about: BackendReport,
     lun: LunReport,
     paths: Vec<PathReport>,
+    reservation: ReservationReport,
 }
 
 /// `doctor`: 1 where something is to be changed.

@@ -2,10 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use vhost_user_scsi_mpath::control::{AccessState, PathKind};
+use vhost_user_scsi_mpath::control::{AccessState, PathKind, StateKeeping};
 
 use super::*;
-use crate::tests::{about, lun, path};
+use crate::tests::{about, lun, path, reservation};
 
 /// The disk of a path that the tests use: H:C:T:L 7:0:0:1, sg3 and sdc, over an iSCSI session.
 const DISK: &str = "sys/devices/platform/host7/session12/target7:0:0/7:0:0:1";
@@ -84,7 +84,8 @@ impl Tree {
         about.pid = 100;
         about.socket = Some(self.write("lun0.sock", ""));
         self.mode("lun0.sock", 0o660);
-        Patient { name: "lun0".to_owned(), about, lun: lun(), paths: vec![path] }
+        let reservation = reservation();
+        Patient { name: "lun0".to_owned(), about, lun: lun(), paths: vec![path], reservation }
     }
 
     fn devices(&self, node: &str) -> Vec<Finding> {
@@ -271,10 +272,20 @@ fn installed_qemu_is_asked_for_its_version() {
 #[test]
 fn state_is_kept_or_the_setting_is_named() {
     let mut patient = Tree::new().patient("sg3");
+    assert_eq!(wrong(&[backends::state(&patient)], "state"), None);
+    patient.reservation.reason = "it is being read".into();
+    patient.reservation.state = StateKeeping::Opening;
+    assert_eq!(wrong(&[backends::state(&patient)], "state"), None);
+    patient.reservation.state = StateKeeping::Unavailable;
+    patient.reservation.reason = "/x/state.toml: it is damaged".into();
+    let text = wrong(&[backends::state(&patient)], "state").unwrap();
+    assert!(text.contains("refused: /x/state.toml: it is damaged"), "{text}");
+    patient.reservation.state = StateKeeping::None;
     let text = wrong(&[backends::state(&patient)], "state").unwrap();
     assert!(text.contains("state_dir = \"/var/lib/vhost-user-scsi-mpath/lun0\""), "{text}");
     patient.about.state_dir = Some("/var/lib/x".into());
-    assert_eq!(wrong(&[backends::state(&patient)], "state"), None);
+    let text = wrong(&[backends::state(&patient)], "state").unwrap();
+    assert!(text.contains("identity = "), "{text}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use vhost_user_scsi_mpath::control::client::{Client, ClientError};
 use vhost_user_scsi_mpath::control::{
-    HistoryReport, LunReport, PathReport, SettingsReport, StatsReport,
+    HistoryReport, LunReport, PathReport, ReservationReport, SettingsReport, StatsReport,
 };
 
 use crate::backends::{self, Failure};
@@ -29,6 +29,8 @@ pub struct Facts {
     pub settings: Option<SettingsReport>,
     /// `query-history`; an older backend does not know it.
     pub history: Option<HistoryReport>,
+    /// `query-reservation`; an older backend does not know it.
+    pub reservation: Option<ReservationReport>,
 }
 
 impl Facts {
@@ -48,6 +50,7 @@ impl Facts {
             stats,
             settings: optional(&mut client, socket, "query-settings")?,
             history: optional(&mut client, socket, "query-history")?,
+            reservation: optional(&mut client, socket, "query-reservation")?,
         })
     }
 
@@ -61,6 +64,7 @@ impl Facts {
             "stats": self.stats,
             "settings": self.settings,
             "history": self.history,
+            "reservation": self.reservation,
         })
     }
 }

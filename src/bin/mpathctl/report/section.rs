@@ -3,11 +3,13 @@
 use maud::{Markup, html};
 use serde_json::Value;
 use vhost_user_scsi_mpath::config::wwid::to_multipath;
-use vhost_user_scsi_mpath::control::{Counters, HedgeStats, PathReport, PathState};
+use vhost_user_scsi_mpath::control::{
+    Counters, HedgeStats, PathReport, PathState, ReservationReport,
+};
 
 use super::facts::Facts;
 use super::{diagram, histogram, ink, timeline};
-use crate::{events, human, tables, why};
+use crate::{events, human, reservation, tables, why};
 
 /// Events that are shown; the newest say most.
 const EVENTS_SHOWN: usize = 100;
@@ -25,6 +27,11 @@ pub fn render(at: usize, name: &str, facts: &Facts, now: u64) -> Markup {
             (paths(&facts.paths))
             @for path in facts.paths.iter().filter(|path| path.state != PathState::Up) {
                 (explained(path, facts, now))
+            }
+            h3 { "Persistent reservations" }
+            @match &facts.reservation {
+                Some(reservation) => (reserved(reservation)),
+                None => p class="quiet" { "This version of the backend does not tell of them." },
             }
             h3 { "The last minutes" }
             @match &facts.history {
@@ -127,6 +134,18 @@ fn paths(paths: &[PathReport]) -> Markup {
                         td { @if path.state != PathState::Up { (path.reason) } }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// As `mpathctl reservation` shows it.
+fn reserved(report: &ReservationReport) -> Markup {
+    html! {
+        dl class="facts" {
+            @for (name, value) in reservation::facts(report) { (fact(name, &value)) }
+            @for path in report.paths.iter().filter(|_| report.key.is_some()) {
+                (fact(&path.name, path.registration.as_str()))
             }
         }
     }

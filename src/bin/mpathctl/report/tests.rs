@@ -45,6 +45,7 @@ fn facts() -> Facts {
         stats: tests::stats(),
         settings: Some(tests::settings()),
         history: Some(history()),
+        reservation: Some(tests::reservation()),
     }
 }
 

@@ -156,7 +156,10 @@ fn disconnect_ends_everything_and_clearing_brings_the_link_back() {
     port.clear_faults();
     disk.good(&READ, &[], 512);
     let events = port.events();
-    assert!(matches!(events[..], [TransportEvent::Down(_), TransportEvent::Up]), "{events:?}");
+    assert!(
+        matches!(events[..], [TransportEvent::Down(_), TransportEvent::Up { nexus_since: None }]),
+        "{events:?}"
+    );
     assert!(port.events().is_empty());
 }
 

@@ -65,7 +65,7 @@ impl Scene {
     }
 
     fn is_up(&mut self) {
-        self.hears(|news| *news == TransportEvent::Up);
+        self.hears(|news| *news == TransportEvent::Up { nexus_since: None });
     }
 }
 

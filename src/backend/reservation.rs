@@ -1,0 +1,253 @@
+//! What is remembered of the guest's persistent reservations: read when the logical unit is known,
+//! shown, exported, imported.
+//!
+//! ```text
+//!   waiting --the logical unit is known--> opening --+--> kept <--> written anew
+//!                                                    +--> unavailable: the file cannot be used
+//! ```
+//!
+//! Nothing here waits for a disk: [`Keeper`]'s thread does.
+
+mod words;
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::control::{Event, OrderResult, Reply, ReplyTo, ReservationReport, StateKeeping};
+use crate::engine::mailbox::{Mail, mailbox};
+use crate::limits::CLAIM_RETRY;
+use crate::logging::STATE;
+use crate::multipath::reservation::{Record, Standing};
+use crate::state::{Claim, Done, Exported, Keeper, Kept, Owner};
+
+/// Why nothing is remembered.
+const NO_DIRECTORY: &str = "there is no state_dir (backend.state_dir, or $STATE_DIRECTORY)";
+/// Why nothing could be found again.
+const NO_IDENTITY: &str =
+    "this backend has no identity that lasts (backend.identity, or a socket with a path)";
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Reservations {
+    /// The thread, and who this backend is; or why nothing is kept.
+    keeping: Result<(Keeper, String), &'static str>,
+    done: Mail<Done>,
+    state: State,
+    /// What is being written, in the order of the numbers.
+    imports: Vec<(u64, Kept, ReplyTo)>,
+    writes: u64,
+    claim: Claiming,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No path has told yet which logical unit it is.
+    Waiting,
+    /// The file is being read.
+    Opening { wwid: String },
+    /// It was read, and can be written.
+    Kept { wwid: String, file: PathBuf, kept: Kept },
+    /// It cannot be used.
+    Unavailable { reason: String },
+}
+
+/// Whether this backend is the host's only one on the logical unit, where that counts.
+#[derive(Debug)]
+enum Claiming {
+    /// It does not count: no path is a device of the host.
+    Needless,
+    Held(#[expect(dead_code, reason = "it counts as long as it is there")] Claim),
+    /// Another one is; when to try again.
+    Refused {
+        reason: String,
+        again: Instant,
+    },
+}
+
+impl Reservations {
+    /// For a backend that keeps its state in `directory`, if it does, and that is called `identity`
+    /// now and when it is started again, if it has such a name.
+    pub fn new(directory: Option<PathBuf>, identity: Option<String>) -> io::Result<Self> {
+        let (post, done) = mailbox()?;
+        let keeping = match (directory, identity) {
+            (None, _) => Err(NO_DIRECTORY),
+            (_, None) => Err(NO_IDENTITY),
+            (Some(directory), Some(identity)) => {
+                Ok((Keeper::start(directory, move |done| post.send(done))?, identity))
+            }
+        };
+        let (state, claim) = (State::Waiting, Claiming::Needless);
+        Ok(Reservations { keeping, done, state, imports: Vec::new(), writes: 0, claim })
+    }
+
+    /// One turn. `wwid` is the logical unit's name, as far as it is known; `on_host` says whether a
+    /// path is a device of the host. Returns what clients of the control socket are to hear.
+    pub fn turn(&mut self, wwid: Option<&str>, on_host: bool, now: Instant) -> Option<Event> {
+        if let (State::Waiting, Some(wwid), Ok((keeper, identity))) =
+            (&self.state, wwid, &self.keeping)
+        {
+            let wwid = wwid.to_owned();
+            keeper.open(Owner { identity: identity.clone(), wwid: wwid.clone() });
+            self.state = State::Opening { wwid };
+        }
+        let mut changed = None;
+        while let Some(done) = self.done.next() {
+            if self.take(done) {
+                changed = Some(Event::ReservationChanged);
+            }
+        }
+        if let (Some(wwid), true) = (wwid, self.keeping.is_ok()) {
+            self.look_after_claim(wwid, on_host, now);
+        }
+        changed
+    }
+
+    /// Why the guest may not reserve now; `None` where it may.
+    pub fn refusal(&self) -> Option<String> {
+        match (&self.keeping, &self.state, &self.claim) {
+            (Err(reason), _, _) => Some((*reason).to_owned()),
+            (_, State::Unavailable { reason }, _) => Some(reason.clone()),
+            (_, _, Claiming::Refused { reason, .. }) => Some(reason.clone()),
+            (_, State::Waiting, _) => Some("no path has told the logical unit's name yet".into()),
+            (_, State::Opening { .. }, _) => Some("its state is being read".to_owned()),
+            (_, State::Kept { .. }, _) => None,
+        }
+    }
+
+    /// What stands, as far as it is remembered. `paths` are their names: whether they are registered
+    /// is what the array knows.
+    pub fn standing(&self, paths: Vec<String>) -> Standing {
+        let record = match &self.state {
+            State::Kept { kept, .. } => words::record(kept),
+            _ => Record::default(),
+        };
+        let path = |name| (name, Default::default());
+        let paths =
+            if record.is_empty() { paths.into_iter().map(path).collect() } else { Vec::new() };
+        Standing { record, is_kept: self.refusal().is_none(), paths, ..Standing::default() }
+    }
+
+    /// `query-reservation`.
+    pub fn report(&self, wwid: Option<String>, standing: &Standing) -> ReservationReport {
+        let state_file = match &self.state {
+            State::Kept { file, .. } => Some(file.clone()),
+            _ => None,
+        };
+        let state = match (&self.keeping, &self.state) {
+            (Err(_), _) => StateKeeping::None,
+            (_, State::Waiting | State::Opening { .. }) => StateKeeping::Opening,
+            (_, State::Kept { .. }) => StateKeeping::Kept,
+            (_, State::Unavailable { .. }) => StateKeeping::Unavailable,
+        };
+        let reason = self.refusal().unwrap_or_default();
+        words::report(wwid, (state, state_file, reason), standing)
+    }
+
+    /// `reservation-export`.
+    pub fn export(&self) -> OrderResult {
+        match &self.state {
+            State::Kept { wwid, kept, .. } => {
+                let exported = Exported::new(wwid.clone(), kept.clone());
+                Ok(Reply::ReservationExported(Box::new(exported)))
+            }
+            _ => Err(self.refused("nothing can be exported")),
+        }
+    }
+
+    /// `reservation-import`; `reply` is answered when it is on the medium. A guest's own
+    /// registration is not replaced: its key would be lost.
+    pub fn import(&mut self, exported: Exported, reply: ReplyTo) {
+        let (Ok((keeper, _)), State::Kept { wwid, kept, .. }, None) =
+            (&self.keeping, &self.state, self.refusal())
+        else {
+            return reply.answer(Err(self.refused("nothing can be imported")));
+        };
+        let imported = match exported.of(wwid) {
+            Ok(imported) => imported,
+            Err(problem) => return reply.answer(Err(format!("what is to be imported: {problem}"))),
+        };
+        if kept.key.is_some() && kept.key != imported.key {
+            let reason = "the guest is registered here with another key; nothing is imported";
+            return reply.answer(Err(reason.to_owned()));
+        }
+        self.writes += 1;
+        keeper.write(self.writes, imported.clone());
+        self.imports.push((self.writes, imported, reply));
+    }
+
+    /// Where an answer of the thread is seen.
+    pub fn wait_fd(&self) -> RawFd {
+        self.done.as_raw_fd()
+    }
+
+    /// When the next turn is due, if nothing happens before.
+    pub fn next_timer(&self) -> Option<Instant> {
+        match &self.claim {
+            Claiming::Refused { again, .. } => Some(*again),
+            _ => None,
+        }
+    }
+
+    fn refused(&self, what: &str) -> String {
+        format!("{what}: {}", self.refusal().unwrap_or_default())
+    }
+
+    /// True where what [`Reservations::report`] tells has changed.
+    fn take(&mut self, done: Done) -> bool {
+        match done {
+            Done::Opened(opened) => {
+                let State::Opening { wwid } = &self.state else { return false };
+                self.state = match opened {
+                    Ok((file, kept)) => {
+                        let (wwid, kept) = (wwid.clone(), kept.unwrap_or_default());
+                        State::Kept { wwid, file, kept }
+                    }
+                    Err(error) => {
+                        let reason = error.to_string();
+                        log::error!(target: STATE, "LUN: reservations are refused: {reason}");
+                        State::Unavailable { reason }
+                    }
+                };
+                true
+            }
+            Done::Written(number, written) => {
+                let at = self.imports.iter().position(|(waits, ..)| *waits == number);
+                let Some((_, imported, reply)) = at.map(|at| self.imports.remove(at)) else {
+                    return false;
+                };
+                let done = written.is_ok();
+                if let (true, State::Kept { kept, .. }) = (done, &mut self.state) {
+                    *kept = imported;
+                }
+                reply.answer(written.map(|()| Reply::Done).map_err(|error| error.to_string()));
+                done
+            }
+        }
+    }
+
+    fn look_after_claim(&mut self, wwid: &str, on_host: bool, now: Instant) {
+        match &self.claim {
+            _ if !on_host => self.claim = Claiming::Needless,
+            Claiming::Held(_) => {}
+            Claiming::Refused { again, .. } if now < *again => {}
+            _ => {
+                let first = !matches!(self.claim, Claiming::Refused { .. });
+                self.claim = match Claim::take(wwid) {
+                    Ok(claim) => Claiming::Held(claim),
+                    Err(error) => {
+                        let reason = error.to_string();
+                        if first {
+                            log::warn!(target: STATE, "LUN: reservations are refused: {reason}");
+                        }
+                        Claiming::Refused { reason, again: now + CLAIM_RETRY }
+                    }
+                };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+"""Guests on backends of their own, on one disk of one array; a proxy in each path."""
+
+import shutil
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from arrays import OUT
+
+from backend import Backend # after arrays, which says where it is
+from iscsi import Proxy
+from process import tail
+from vm import Vm, vhost_user_disk
+
+SG = "/dev/sg0" # the backend's disk: nothing else in the guest is SCSI
+
+
+class Node:
+    """A guest on a backend with so many paths; an initiator of its own to the array."""
+
+    def __init__(self, stack, directory, array, name, paths):
+        self.directory = directory / name
+        self.directory.mkdir()
+        self.proxies = [stack.enter_context(closing(Proxy(array.portal_port(path)))) for path in range(paths)]
+        urls = [array.url(proxy.port, portal) for portal, proxy in enumerate(self.proxies)]
+        config = self.directory / "config.toml"
+        config.write_text(f'[backend]\nstate_dir = "{self.directory / "state"}"\n'
+                          f'[iscsi]\ninitiator_name = "iqn.2003-01.org.example:{name}"\n')
+        self.backend = stack.enter_context(Backend(self.directory, urls, "--config", str(config)))
+        self.vm = stack.enter_context(Vm(self.directory, vhost_user_disk(self.backend.socket)))
+        self.guest = self.vm.guest
+
+    def run(self, script, timeout=30, check=True):
+        return self.guest.run(script, timeout, check)
+
+
+class closing: # contextlib's, for what has `close` and is used by its name
+    def __init__(self, thing):
+        self._thing = thing
+
+    def __enter__(self):
+        return self._thing
+
+    def __exit__(self, *_):
+        self._thing.close()
+
+
+class Scene:
+    """An array and the nodes of a cluster on it."""
+
+    def __init__(self, name, array, nodes, paths=2):
+        self.directory = OUT / name
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+        self._stack = ExitStack()
+        try:
+            self.array = self._stack.enter_context(closing(array(self.directory)))
+            self.nodes = [Node(self._stack, self.directory, self.array, f"node{at + 1}", paths)
+                          for at in range(nodes)]
+            for node in self.nodes:
+                node.guest.wait_ready()
+        except BaseException:
+            self.show_logs()
+            self._stack.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind:
+            self.show_logs()
+        self._stack.close()
+
+    def show_logs(self):
+        for log in sorted(Path(self.directory).rglob("*.log")):
+            print(f"--- the end of {log}\n{tail(log, lines=12)}", file=sys.stderr)
