@@ -2,6 +2,11 @@
 //!
 //! A registration belongs to an I_T nexus, and each path is one; the guest has one nexus.
 //!
+//! Nothing in the program speaks through it yet: the guest's commands are refused
+//! (`src/lun/commands.rs`). What it is known not to do: stand up to another initiator's commands in
+//! the middle of a conversation (`tests::run` with races), keep the unit attentions of its own
+//! commands from the guest, take an import.
+//!
 //! | file | what |
 //! |---|---|
 //! | [`events`] | what the machine is told, and what it wants done |
