@@ -45,8 +45,18 @@ const CODES_MAX: usize = 16;
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     /// `None` for all that was ever sent.
-    since: Option<Instant>,
+    since: Option<Since>,
     events: u64,
+}
+
+/// From when on what is sent over a path meets none of the events that came before.
+#[derive(Clone, Copy, Debug)]
+struct Since {
+    /// Of the lanes' commands: later than the turn in which that was found, which began before.
+    commands: Instant,
+    /// Of the probe's questions: it asks one after the other, so what an earlier one has found
+    /// happened before the next one was asked.
+    questions: Instant,
 }
 
 /// Two counts of one path: when a new one begins, an old one goes on for what was sent before.
@@ -68,8 +78,8 @@ struct Events {
 }
 
 impl Events {
-    /// What was sent over `path` at `since` or later meets none of the events so far.
-    fn catch_up(&mut self, path: PathId, since: Instant) {
+    /// What is sent over `path` from `since` on meets none of the events so far.
+    fn catch_up(&mut self, path: PathId, since: Since) {
         let counts = self.paths.entry(path).or_default();
         if most(counts).events < self.told {
             *counts = [most(counts), Count { since: Some(since), events: self.told }];
@@ -84,6 +94,8 @@ struct Clear {
     asked: Instant,
     /// The time of the turn in which that was found, which began before.
     found: Instant,
+    /// From when on its questions come after that; `None` for later turns.
+    questions: Option<Instant>,
 }
 
 /// Folds the paths' unit attentions into the guest's.
@@ -94,31 +106,33 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// `path` brought `code` for something that was sent at `sent` or later. True when this is news
-    /// for the guest, false where it may be one more copy of what it has been told.
+    /// `path` brought `code` for a lane's command that was sent at `sent` or later. True when this
+    /// is news for the guest, false where it may be one more copy of what it has been told.
     pub fn arrived(&mut self, path: PathId, code: Asc, sent: Instant, now: Instant) -> bool {
+        self.count(path, code, now, |since| sent >= since.commands)
+    }
+
+    /// As [`Broker::arrived`], for a question of the path's probe, asked at `asked`.
+    pub fn asked(&mut self, path: PathId, code: Asc, asked: Instant, now: Instant) -> bool {
+        self.count(path, code, now, |since| asked >= since.questions)
+    }
+
+    fn count(
+        &mut self,
+        path: PathId,
+        code: Asc,
+        now: Instant,
+        is_after: impl Fn(Since) -> bool,
+    ) -> bool {
         let events = self.events(code, now);
         let counts = events.paths.entry(path).or_default();
-        let counting = |count: &&mut Count| count.since.is_none_or(|since| sent >= since);
+        let counting = |count: &&mut Count| count.since.is_none_or(&is_after);
         counts.iter_mut().filter(counting).for_each(|count| count.events += 1);
         if most(counts).events <= events.told {
             return false;
         }
         (events.told, events.last) = (most(counts).events, now);
         true
-    }
-
-    /// As [`Broker::arrived`], for a question of the probe, asked at `asked`. It asks one after the
-    /// other: what an earlier one has found happened before this one was asked.
-    pub fn asked(&mut self, path: PathId, code: Asc, asked: Instant, now: Instant) -> bool {
-        let before = |clear: &&Clear| clear.path == path && clear.found <= asked;
-        let clear = self.clear.iter().filter(before).map(|clear| clear.asked).max();
-        let events = self.events(code, now);
-        if clear.is_none_or(|clear| events.last >= clear) {
-            return self.arrived(path, code, asked, now);
-        }
-        events.catch_up(path, now);
-        self.arrived(path, code, now, now)
     }
 
     fn events(&mut self, code: Asc, now: Instant) -> &mut Events {
@@ -134,17 +148,23 @@ impl Broker {
     }
 
     /// `path` has nothing left of what came before `asked`: a question of that time was answered
-    /// with GOOD where a unit attention would have been told, or the path is new.
+    /// with GOOD where a unit attention would have been told.
     pub fn clear(&mut self, path: PathId, asked: Instant, now: Instant) {
-        self.clear.push(Clear { path, asked, found: now });
+        self.clear.push(Clear { path, asked, found: now, questions: Some(now) });
+    }
+
+    /// `path` is new. What its nexus had before, where that is older, its first question brings.
+    pub fn added(&mut self, path: PathId, now: Instant) {
+        self.clear.push(Clear { path, asked: now, found: now, questions: None });
     }
 
     /// The time is `now`: what was found in an earlier turn happened before.
     pub fn advance(&mut self, now: Instant) {
         while let Some(at) = self.clear.iter().position(|clear| clear.found < now) {
-            let Clear { path, asked, .. } = self.clear.swap_remove(at);
+            let Clear { path, asked, questions, .. } = self.clear.swap_remove(at);
+            let since = Since { commands: now, questions: questions.unwrap_or(now) };
             for events in self.codes.iter_mut().filter(|events| events.last < asked) {
-                events.catch_up(path, now);
+                events.catch_up(path, since);
             }
         }
     }
@@ -152,8 +172,9 @@ impl Broker {
     /// The nexus of `path` is a new one, and began at `begun` or later: it has no copy of what the
     /// guest was told of before, and nothing that was sent before goes over it.
     pub fn renewed(&mut self, path: PathId, begun: Instant) {
+        let since = Since { commands: begun, questions: begun };
         for events in self.codes.iter_mut().filter(|events| events.last < begun) {
-            events.catch_up(path, begun);
+            events.catch_up(path, since);
         }
     }
 
@@ -267,15 +288,26 @@ mod tests {
     }
 
     #[test]
-    fn asked_after_a_clear_answer_in_the_same_turn_brings_news() {
+    fn asked_in_the_turn_of_a_clear_answer_brings_news() {
         let mut desk = Desk::new();
         assert!(desk.brings(0));
         let (asked, found) = (desk.step(), desk.step());
         desk.broker.clear(PathId(1), asked, found);
-        let now = found + Duration::from_millis(1);
+        let now = desk.step();
         assert!(desk.broker.asked(PathId(1), EVENT, found, now), "the next question");
         assert!(!desk.brings(0), "its copy");
         assert!(desk.brings(0) && !desk.brings(1));
+    }
+
+    #[test]
+    fn first_question_to_a_new_path_brings_what_is_older() {
+        let mut desk = Desk::new();
+        assert!(desk.brings(0));
+        let added = desk.step();
+        desk.broker.added(PathId(1), added);
+        let now = desk.step();
+        assert!(!desk.broker.asked(PathId(1), EVENT, added, now), "a copy that it had before");
+        assert!(desk.brings(1), "the next event");
     }
 
     #[test]

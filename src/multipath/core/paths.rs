@@ -23,7 +23,7 @@ impl Core {
         debug_assert!(!self.paths.contains_key(&id), "{id} is taken");
         // The id may have been another path's: what was proven or will be is not this one's.
         self.ledger.forget_path(id);
-        self.broker.clear(id, now, now);
+        self.broker.added(id, now);
         let load = Arc::new(Load::new(self.epoch));
         self.paths.insert(id, Path::new(id, name, placement, load, now));
         self.dirty = true;
