@@ -13,8 +13,8 @@
 //!    |    |                          may see and do)   once more?)      both pure: no I/O, no clock, no lock
 //!    |    +------ completion <--------------+
 //!    |        (the only way back; cannot be dropped)
-//!    +-- scsi, ids, limits, buffer, socket: the vocabulary under everything
-//!    +-- config, control, logging, metrics, stats: at the side; they send events and read snapshots, never reach into state
+//!    +-- scsi, ids, limits, buffer, socket, fnv, lock_sys: the vocabulary under everything
+//!    +-- config, control, logging, metrics, state, stats: at the side; they send events and read snapshots, never reach into lanes or core
 //! ```
 //!
 //! One read, in words: [`front`] pops a chain -> [`virtio_scsi`] parses it -> the lane asks
@@ -29,9 +29,11 @@ pub mod completion;
 pub mod config;
 pub mod control;
 pub mod engine;
+mod fnv;
 pub mod front;
 pub mod ids;
 pub mod limits;
+mod lock_sys;
 pub mod logging;
 pub mod lun;
 pub mod metrics;

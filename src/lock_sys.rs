@@ -1,4 +1,4 @@
-//! The lock on an image, and who holds it.
+//! The lock on a file that one process has at a time, and who holds it.
 //!
 //! `flock` and not a record lock: it belongs to the open file, so that closing another
 //! descriptor of the same file does not lose it, and the kernel's list says which process took it
@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 
 /// Why there is no lock.
-pub(super) enum LockError {
+pub(crate) enum LockError {
     /// Somebody has it: a process, as text.
     Held(String),
     /// The host has none to give.
@@ -18,7 +18,7 @@ pub(super) enum LockError {
 }
 
 /// Takes the lock for as long as this open file lives.
-pub(super) fn lock(file: &File) -> Result<(), LockError> {
+pub(crate) fn lock(file: &File) -> Result<(), LockError> {
     // SAFETY: no memory is passed.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
         return Ok(());

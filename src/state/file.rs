@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Bytes of a file that is read at most: what we write is far shorter.
+/// Bytes of a file at most: what is remembered of a guest is far shorter.
 const BYTES_MAX: u64 = 64 << 10;
 /// Only the backend's user reads it: a key lets its owner take part in a cluster.
 const MODE: u32 = 0o600;
@@ -45,6 +45,9 @@ pub(super) fn replace_by_steps(
     words: &str,
     mut after: impl FnMut(Step) -> io::Result<()>,
 ) -> io::Result<()> {
+    if words.len() as u64 > BYTES_MAX {
+        return Err(too_large());
+    }
     let draft = draft(file);
     let mut options = OpenOptions::new();
     let mut out = options.write(true).create(true).truncate(true).mode(MODE).open(&draft)?;
@@ -71,9 +74,13 @@ pub(super) fn read(file: &Path) -> io::Result<Option<String>> {
     let mut words = String::new();
     let size = open.take(BYTES_MAX + 1).read_to_string(&mut words)?;
     if size as u64 > BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too large"));
+        return Err(too_large());
     }
     Ok(Some(words))
+}
+
+fn too_large() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is too large")
 }
 
 /// Where the new words wait for their name.

@@ -23,8 +23,9 @@ pub mod document;
 mod file;
 pub mod keeper;
 pub mod kept;
-mod lock_sys;
 pub mod store;
+
+use crate::fnv::fnv1a;
 
 pub use claim::{Claim, ClaimError};
 pub use document::{Exported, Owner};
@@ -32,10 +33,7 @@ pub use keeper::{Done, Keeper};
 pub use kept::{Holding, Kept};
 pub use store::{StateError, Store};
 
-/// FNV-1a over `parts`, each with its end. Names of files depend on it, so it must not change.
+/// Of `parts`, each with its end.
 fn hash(parts: &[&str]) -> u64 {
-    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
-    bytes.fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
-    })
+    fnv1a(0, parts.iter().flat_map(|part| part.bytes().chain([0])))
 }

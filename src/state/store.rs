@@ -4,15 +4,15 @@
 //! so that several backends may share a directory. Beside it is a lock: the file itself is another
 //! one after each write.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::document::{self, DocumentError, Owner};
 use super::file;
 use super::kept::Kept;
-use super::lock_sys::lock;
+use crate::lock_sys::{LockError, lock};
 
 /// Characters of a logical unit's name in a file's name at most.
 const NAME_MAX: usize = 64;
@@ -108,21 +108,14 @@ fn take_lock(file: &Path) -> Result<File, StateError> {
     let name = PathBuf::from(name);
     let mut options = OpenOptions::new();
     let open = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&name);
-    let mut open = open.map_err(host(&name, "open it"))?;
+    let open = open.map_err(host(&name, "open it"))?;
     match lock(&open) {
         Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            let holder = fs::read_to_string(&name).unwrap_or_default();
-            let holder = match holder.trim().parse::<u32>() {
-                Ok(process) => format!("process {process}"),
-                Err(_) => "another process".to_owned(),
-            };
+        Err(LockError::Held(holder)) => {
             return Err(StateError::InUse { file: file.to_owned(), holder });
         }
-        Err(error) => return Err(host(&name, "lock it")(error)),
+        Err(LockError::Host(error)) => return Err(host(&name, "lock it")(error)),
     }
-    // Who has it, for who comes second; the lock counts, not this.
-    let _ = open.set_len(0).and_then(|()| writeln!(open, "{}", std::process::id()));
     Ok(open)
 }
 
@@ -140,7 +133,9 @@ fn file_name(owner: &Owner) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scsi::reservation::Key;
+    use crate::scsi::reservation::{Key, Type};
+    use crate::state::Holding;
+    use std::fs;
 
     fn owner(identity: &str) -> Owner {
         Owner { identity: identity.into(), wwid: "t10.ACME  disk/1".into() }
@@ -178,7 +173,7 @@ mod tests {
         first.write(&kept(1)).unwrap();
         let refused = reopened(dir.path()).unwrap_err().to_string();
         assert!(
-            refused.contains(&format!("process {} has this file", std::process::id())),
+            refused.contains(&format!("(process {}) has this file", std::process::id())),
             "{refused}"
         );
         let (second, nothing) = Store::open(dir.path(), owner("b")).unwrap();
@@ -206,6 +201,20 @@ mod tests {
             assert!(error.contains(says) && error.contains(file.to_str().unwrap()), "{error}");
             assert_eq!(fs::read(&file).unwrap(), words, "nothing is lost");
         }
+    }
+
+    #[test]
+    fn store_refuses_what_it_would_not_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path(), owner("a")).unwrap();
+        store.write(&kept(1)).unwrap();
+        // Each character takes six bytes of a file.
+        let holder = Some("\u{1}".repeat(20_000));
+        let reservation = Some(Holding { kind: Type::WriteExclusive, holder });
+        let error = store.write(&Kept { reservation, ..kept(2) }).unwrap_err().to_string();
+        assert!(error.contains("cannot write it: it is too large"), "{error}");
+        drop(store);
+        assert_eq!(reopened(dir.path()).unwrap(), Some(kept(1)));
     }
 
     #[test]

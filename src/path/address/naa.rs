@@ -11,6 +11,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::fnv::fnv1a;
+
 /// NAA 6h and a company id with the locally administered bit.
 const PREFIX: [u8; 4] = [0x60, 0x25, 0x64, 0x80];
 
@@ -47,10 +49,7 @@ impl Naa6 {
         let mut tail = [0; 12];
         for (round, chunk) in tail.chunks_mut(6).enumerate() {
             // FNV-1a, begun differently for each half.
-            let mut hash = 0xCBF2_9CE4_8422_2325_u64 ^ round as u64;
-            for byte in text {
-                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3);
-            }
+            let hash = fnv1a(round as u64, text.iter().copied());
             chunk.copy_from_slice(&hash.to_be_bytes()[..6]);
         }
         Self::local(tail)

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::lock_sys::{self, LockError};
 use super::reservations::{Keep, State};
 use super::store_sys;
+use crate::lock_sys::{self, LockError};
 use crate::path::address::{EmulatedAddress, Naa6};
 
 /// What a port is opened for.

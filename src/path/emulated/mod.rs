@@ -43,7 +43,6 @@ mod faults_state;
 mod helper;
 mod image;
 mod inquiry;
-mod lock_sys;
 mod mode;
 mod port;
 mod registry;

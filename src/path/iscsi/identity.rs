@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::IscsiError;
+use crate::fnv::fnv1a;
 use crate::path::address::{IscsiAddress, Secret, is_iscsi_name};
 use crate::path::any::OpenMode;
 
@@ -58,15 +59,9 @@ pub(super) fn isid(initiator: &str, identity: &str, place: &str, mode: OpenMode)
     ((hash >> 16) as u32 & 0xFF_FFFF, hash as u16)
 }
 
-/// FNV-1a, then mixed so that every bit depends on every byte. Names that were once given to
-/// sessions must not change with a compiler, so it is written down here.
+/// FNV-1a, then mixed so that every bit depends on every byte.
 fn hash(parts: &[&str]) -> u64 {
-    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
-    for part in parts {
-        for byte in part.bytes().chain([0]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3);
-        }
-    }
+    let mut hash = fnv1a(0, parts.iter().flat_map(|part| part.bytes().chain([0])));
     hash = (hash ^ hash >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     hash = (hash ^ hash >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
     hash ^ hash >> 31
