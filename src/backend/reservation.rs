@@ -168,7 +168,9 @@ impl Reservations {
             Ok(imported) => imported,
             Err(problem) => return reply.answer(Err(format!("what is to be imported: {problem}"))),
         };
-        if kept.key.is_some() && kept.key != imported.key {
+        // What is being written is what it will meet.
+        let standing = self.imports.last().map_or(kept, |(_, last, _)| last);
+        if standing.key.is_some() && standing.key != imported.key {
             let reason = "the guest is registered here with another key; nothing is imported";
             return reply.answer(Err(reason.to_owned()));
         }

@@ -67,9 +67,11 @@ fn import_lasts_over_a_restart_and_is_shown_and_exported() {
     assert_eq!(import(&mut first, exported(0xABC, &wwid), &wwid), Ok(Reply::Done));
     drop(first);
     // The thread lets go of the file when it has seen that nobody wants anything any more.
-    let second = std::iter::from_fn(|| Some(opened(dir.path(), "a", &wwid)))
+    let patience = Instant::now() + Duration::from_secs(60);
+    let second = std::iter::repeat_with(|| opened(dir.path(), "a", &wwid))
+        .take_while(|_| Instant::now() < patience)
         .find(|second| second.refusal().is_none())
-        .unwrap();
+        .expect("the first one's thread ends");
     let report = shown(&second);
     assert_eq!(report.key.as_deref(), Some("0xabc"));
     assert_eq!(report.kind.as_deref(), Some("write-exclusive-registrants-only"));
@@ -89,7 +91,14 @@ fn import_of_what_does_not_belong_here_is_refused() {
     let mut reservations = opened(dir.path(), "a", &wwid);
     let other = import(&mut reservations, exported(1, "naa.other"), &wwid).unwrap_err();
     assert!(other.contains("it is about the logical unit naa.other"), "{other}");
-    assert_eq!(import(&mut reservations, exported(1, &wwid), &wwid), Ok(Reply::Done));
+    // The second one comes before the first one is written.
+    let (first, mut first_answer) = reply_slot().unwrap();
+    let (second, mut second_answer) = reply_slot().unwrap();
+    reservations.import(exported(1, &wwid), first);
+    reservations.import(exported(2, &wwid), second);
+    assert!(second_answer().unwrap().unwrap_err().contains("registered here with another key"));
+    answered(&mut reservations, &wwid);
+    assert_eq!(first_answer(), Some(Ok(Reply::Done)));
     let other = import(&mut reservations, exported(2, &wwid), &wwid).unwrap_err();
     assert!(other.contains("registered here with another key"), "{other}");
     assert_eq!(import(&mut reservations, exported(1, &wwid), &wwid), Ok(Reply::Done));

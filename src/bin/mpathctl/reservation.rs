@@ -12,7 +12,7 @@ use crate::backends::{self, Failure};
 use crate::tables::Table;
 use crate::{Output, Paint, read};
 
-/// Bytes of a file that is imported at most: what the control socket takes in one line.
+/// Bytes of a file that is imported at most: the control socket takes more in one line.
 const FILE_MAX: u64 = 32 << 10;
 
 /// What to do with it, beside showing it.
@@ -88,8 +88,11 @@ fn bytes(file: &Path) -> io::Result<Vec<u8>> {
         false => Box::new(fs::File::open(file)?),
     };
     let mut bytes = Vec::new();
-    open.take(FILE_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    open.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > FILE_MAX {
+        true => Err(io::Error::other(format!("it is longer than {FILE_MAX} bytes"))),
+        false => Ok(bytes),
+    }
 }
 
 /// Rows of a name and a value, for people.
