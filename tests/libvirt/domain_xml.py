@@ -1,6 +1,7 @@
 """The XML of a domain of libvirt's without our disks, which `mpathctl libvirt-xml` makes."""
 
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 from vm import GUEST, KERNEL_ARGUMENTS, KVM, accelerator
 
@@ -12,6 +13,7 @@ CONSOLE = "<serial type='pty'/><console type='pty'/>" # what `virsh console` sho
 
 def domain_xml(name, channels=None, kernel=None, machine="q35", memory_mib=512, vcpus=2, console=CONSOLE):
     """Its tree. With `kernel`, a directory, it is the lab's guest; with `channels`, another one, it can be spoken to."""
+    name, kernel, channels = (text and escape(str(text), {"'": "&apos;"}) for text in (name, kernel, channels))
     kind, cpu = ("kvm", "host-passthrough") if accelerator() is KVM else ("qemu", "maximum")
     system = disk = talk = ""
     if kernel:

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from arrays import OUT
@@ -32,17 +32,6 @@ class Node:
 
     def run(self, script, timeout=30, check=True):
         return self.guest.run(script, timeout, check)
-
-
-class closing: # contextlib's, for what has `close` and is used by its name
-    def __init__(self, thing):
-        self._thing = thing
-
-    def __enter__(self):
-        return self._thing
-
-    def __exit__(self, *_):
-        self._thing.close()
 
 
 class Scene:
