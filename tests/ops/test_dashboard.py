@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import unittest
+import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -31,6 +32,20 @@ class Prometheus:
         self._address = f"127.0.0.1:{free_port()}"
         self._process = Process(["prometheus", f"--config.file={config}", f"--storage.tsdb.path={self._data.name}",
                                  f"--web.listen-address={self._address}"], directory / "prometheus.log")
+        try:
+            wait_until(self._ready, "Prometheus is ready")
+        except BaseException:
+            self.close()
+            raise
+
+    def _ready(self):
+        """Whether it answers queries; it listens before it does, and says 503 meanwhile."""
+        self._process.check()
+        try:
+            with urllib.request.urlopen(f"http://{self._address}/-/ready", timeout=10) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
 
     def get(self, what, **parameters):
         """What the HTTP API returns; an error of it is one."""
@@ -42,12 +57,8 @@ class Prometheus:
             raise AssertionError(f"{parameters}: {error.read().decode(errors='replace')}") from error
 
     def values(self, expression):
-        """The samples of a query that are numbers, with their labels; none while it does not answer yet."""
-        try:
-            result = self.get("query", query=expression)["result"]
-        except OSError:
-            self._process.check()
-            return []
+        """The samples of a query that are numbers, with their labels."""
+        result = self.get("query", query=expression)["result"]
         samples = [(sample["metric"], float(sample["value"][1])) for sample in result]
         return [sample for sample in samples if math.isfinite(sample[1])]
 
