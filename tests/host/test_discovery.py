@@ -143,6 +143,7 @@ class Discovery(HostCase):
         words = self.check(wwid)
         self.assertIn("is held by the multipath map mpatha (dm-", words)
 
+    @long
     def test_state_of_the_device_is_the_paths(self):
         places, wwid = self.scsi_debug()
         self.start(wwid)
@@ -190,6 +191,7 @@ class Watching(HostCase):
         report = load.stop()
         self.assert_clean(report)
 
+    @long
     def test_check_warns_of_the_kernels_patience(self):
         words = self.check(self.wwid)
         self.assertIn("is 120: ", words)
