@@ -28,8 +28,10 @@ that is known *not* to have been executed is always sent again.
 | after proof | its first attempt must be proven dead, or `write_quiesce` must have passed; commands that touch the same blocks wait meanwhile |
 | never | executed twice it would do harm: the guest gets ABORTED COMMAND, once the first attempt cannot be executed any more |
 
-| opcode | command | what is done with it | sent again? | blocks |
-|---|---|---|---|---|
+What the array tells all other initiators' nexuses of a command, the guest does not hear over the other paths.
+
+| opcode | command | what is done with it | sent again? | blocks | the others are told |
+|---|---|---|---|---|---|
 ";
 
 const RESULTS: &str = "
@@ -66,8 +68,8 @@ fn command(row: &Row) -> String {
         (_, Some(action)) => format!("{:02X}h/{action:02X}h", row.opcode),
         (_, None) => format!("{:02X}h", row.opcode),
     };
-    let blocks = row.blocks();
-    format!("| {opcode} | {} | {} | {} | {blocks} |\n", row.name, route(row), repeat(row))
+    let (blocks, told) = (row.blocks(), row.makes.map_or("-".to_owned(), |code| code.to_string()));
+    format!("| {opcode} | {} | {} | {} | {blocks} | {told} |\n", row.name, route(row), repeat(row))
 }
 
 fn executed(executed: Executed) -> &'static str {

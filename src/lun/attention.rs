@@ -18,6 +18,12 @@
 //! A lost link says nothing: the host's own initiator may keep the nexus through it, and the
 //! array its copies.
 //!
+//! Some of the guest's own commands make an event for every nexus but the one that carried them
+//! (MODE SELECT: SPC-4 6.11), and the guest has one nexus: it must not hear of its own doing over
+//! the other paths. Such a command is counted before it is sent, as an event that the guest was told
+//! of and that its path has brought, and no longer when it turns out that it was not executed. While
+//! it is under way no GOOD says that a path has no copy.
+//!
 //! What is left: a path loses a copy in silence, brings the next event before its next probe, and no
 //! other path ever brings that one. Nobody can tell that from a late copy. And an array that keeps
 //! its unit attentions for the next nexus of the same initiator, against SAM-5 5.14, tells again of
@@ -72,19 +78,48 @@ struct Events {
     code: Asc,
     /// So many the guest was told of.
     told: u64,
-    /// When the last of them came.
+    /// When the last of them came, at the latest.
     last: Instant,
     paths: BTreeMap<PathId, Counts>,
+    /// Commands of the guest's own under way that may make one.
+    making: u32,
+    /// What was found meanwhile, of each path the latest.
+    found: BTreeMap<PathId, (Instant, Since)>,
 }
 
 impl Events {
-    /// What is sent over `path` from `since` on meets none of the events so far.
+    fn new(code: Asc, now: Instant) -> Self {
+        let (paths, found) = (BTreeMap::new(), BTreeMap::new());
+        Events { code, told: 0, last: now, paths, making: 0, found }
+    }
+
+    /// What is sent over `path` from `since` on meets none of the events from before `asked`.
+    fn find(&mut self, path: PathId, asked: Instant, since: Since) {
+        if self.making > 0 {
+            let latest = self.found.entry(path).or_insert((asked, since));
+            if latest.0 < asked {
+                *latest = (asked, since);
+            }
+        } else if self.last < asked {
+            self.catch_up(path, since);
+        }
+    }
+
     fn catch_up(&mut self, path: PathId, since: Since) {
         let counts = self.paths.entry(path).or_default();
         if most(counts).events < self.told {
             *counts = [most(counts), Count { since: Some(since), events: self.told }];
         }
     }
+}
+
+/// What became of a command of the guest's own that makes an event when it is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// It was not executed, and will not be.
+    Nothing,
+    /// It was, or may have been; not after this time.
+    Until(Instant),
 }
 
 /// A path has nothing left of the events that came before `asked`.
@@ -131,7 +166,7 @@ impl Broker {
         if most(counts).events <= events.told {
             return false;
         }
-        (events.told, events.last) = (most(counts).events, now);
+        (events.told, events.last) = (most(counts).events, events.last.max(now));
         true
     }
 
@@ -141,10 +176,46 @@ impl Broker {
             if self.codes.len() == CODES_MAX {
                 self.codes.pop_front();
             }
-            self.codes.push_back(Events { code, told: 0, last: now, paths: BTreeMap::new() });
+            self.codes.push_back(Events::new(code, now));
             self.codes.len() - 1
         });
         &mut self.codes[at]
+    }
+
+    /// A command of the guest's own that makes an event of `code` is about to be sent over `path`.
+    pub fn making(&mut self, path: PathId, code: Asc, now: Instant) {
+        let events = self.events(code, now);
+        events.making += 1;
+        events.told += 1;
+        let counts = events.paths.entry(path).or_default();
+        counts.iter_mut().for_each(|count| count.events += 1);
+    }
+
+    /// That command has ended. True when what other paths have brought meanwhile was not its doing,
+    /// and is news for the guest.
+    pub fn made(&mut self, path: PathId, code: Asc, made: Made, now: Instant) -> bool {
+        let events = self.codes.iter_mut().find(|events| events.code == code);
+        let Some(events) = events.filter(|events| events.making > 0) else { return false };
+        events.making -= 1;
+        match made {
+            Made::Nothing => {
+                events.told -= 1;
+                let counts = events.paths.entry(path).or_default();
+                counts.iter_mut().for_each(|count| count.events = count.events.saturating_sub(1));
+            }
+            Made::Until(last) => events.last = events.last.max(last),
+        }
+        let known = events.paths.values().map(|counts| most(counts).events).max();
+        let is_news = known.is_some_and(|known| known > events.told);
+        if is_news {
+            (events.told, events.last) = (events.told + 1, events.last.max(now));
+        }
+        if events.making == 0 {
+            for (path, (asked, since)) in std::mem::take(&mut events.found) {
+                events.find(path, asked, since);
+            }
+        }
+        is_news
     }
 
     /// `path` has nothing left of what came before `asked`: a question of that time was answered
@@ -163,9 +234,7 @@ impl Broker {
         while let Some(at) = self.clear.iter().position(|clear| clear.found < now) {
             let Clear { path, asked, questions, .. } = self.clear.swap_remove(at);
             let since = Since { commands: now, questions: questions.unwrap_or(now) };
-            for events in self.codes.iter_mut().filter(|events| events.last < asked) {
-                events.catch_up(path, since);
-            }
+            self.codes.iter_mut().for_each(|events| events.find(path, asked, since));
         }
     }
 
@@ -173,9 +242,7 @@ impl Broker {
     /// guest was told of before, and nothing that was sent before goes over it.
     pub fn renewed(&mut self, path: PathId, begun: Instant) {
         let since = Since { commands: begun, questions: begun };
-        for events in self.codes.iter_mut().filter(|events| events.last < begun) {
-            events.catch_up(path, since);
-        }
+        self.codes.iter_mut().for_each(|events| events.find(path, begun, since));
     }
 
     /// `path` is gone, and its place in the table may be another path's one day. A path that only
@@ -184,6 +251,7 @@ impl Broker {
         self.clear.retain(|clear| clear.path != path);
         for events in &mut self.codes {
             events.paths.remove(&path);
+            events.found.remove(&path);
         }
     }
 }
@@ -349,6 +417,57 @@ mod tests {
         assert!(desk.brings(0));
         desk.broker.renewed(PathId(1), begun);
         assert!(!desk.brings(1));
+    }
+
+    #[test]
+    fn guests_own_command_is_no_news_over_the_other_paths() {
+        let mut desk = Desk::new();
+        let now = desk.step();
+        desk.broker.making(PathId(0), EVENT, now);
+        assert!(!desk.brings(1), "before the command has ended");
+        let ended = desk.step();
+        assert!(!desk.broker.made(PathId(0), EVENT, Made::Until(ended), ended));
+        assert!(!desk.brings(2));
+        assert_eq!([0, 1, 2].map(|path| desk.brings(path)), [true, false, false], "another's");
+    }
+
+    #[test]
+    fn guests_own_command_that_was_not_executed_has_made_nothing() {
+        let mut desk = Desk::new();
+        let now = desk.step();
+        desk.broker.making(PathId(0), EVENT, now);
+        assert!(!desk.brings(1), "who knows");
+        let now = desk.step();
+        assert!(desk.broker.made(PathId(0), EVENT, Made::Nothing, now), "another's after all");
+        assert!(!desk.brings(0), "its copy");
+        desk.broker.making(PathId(0), EVENT, now);
+        assert!(!desk.broker.made(PathId(0), EVENT, Made::Nothing, now));
+        assert!(desk.brings(1) && !desk.brings(0));
+    }
+
+    #[test]
+    fn clear_answer_while_the_guests_own_command_is_under_way_says_nothing_of_it() {
+        let mut desk = Desk::new();
+        let now = desk.step();
+        desk.broker.making(PathId(0), EVENT, now);
+        desk.is_clear(1);
+        let ended = desk.step();
+        assert!(!desk.broker.made(PathId(0), EVENT, Made::Until(ended), ended));
+        assert!(!desk.brings(1), "it came after the answer");
+        desk.is_clear(2);
+        assert!(desk.brings(2), "this one did not have one");
+    }
+
+    #[test]
+    fn new_nexus_after_the_guests_own_command_has_no_copy_of_it() {
+        let mut desk = Desk::new();
+        let now = desk.step();
+        desk.broker.making(PathId(0), EVENT, now);
+        let (ended, begun) = (desk.step(), desk.step());
+        desk.broker.renewed(PathId(1), begun);
+        let now = desk.step();
+        assert!(!desk.broker.made(PathId(0), EVENT, Made::Until(ended), now));
+        assert!(desk.brings(1), "another's");
     }
 
     #[test]

@@ -11,9 +11,12 @@
 //! | [`Repeat::Never`] | does not: the guest gets ABORTED COMMAND and decides for itself |
 //!
 //! A command that is known not to have been executed is always sent again.
+//!
+//! `makes` is the unit attention that the array has for all other nexuses when it has executed the
+//! command. The guest has one nexus: it does not hear of its own doing over the other paths.
 
-use crate::scsi::Cdb;
 use crate::scsi::opcode::{self as op, service_action as sa};
+use crate::scsi::{Asc, Cdb};
 
 /// What the virtual LUN does with a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +128,8 @@ pub struct Row {
     /// May it be sent again?
     pub repeat: Repeat,
     fields: Fields,
+    /// What the array tells the other nexuses of it.
+    pub makes: Option<Asc>,
 }
 
 impl Row {
@@ -166,7 +171,8 @@ fn to_the_end(count: u64) -> u64 {
 }
 
 macro_rules! commands {
-    ($($opcode:ident $(/ $service:ident)?, $name:literal, $route:expr, $repeat:ident, $fields:ident;)*) => {
+    ($($opcode:ident $(/ $service:ident)?, $name:literal, $route:expr, $repeat:ident, $fields:ident
+       $(, $makes:ident)?;)*) => {
         /// Every command that has a name here. What is not listed is [`UNKNOWN`].
         pub const COMMANDS: &[Row] = &[$(Row {
             opcode: op::$opcode,
@@ -175,6 +181,7 @@ macro_rules! commands {
             route: $route,
             repeat: Repeat::$repeat,
             fields: Fields::$fields,
+            makes: makes!($($makes)?),
         },)*];
     };
 }
@@ -185,6 +192,15 @@ macro_rules! service {
     };
     ($service:ident) => {
         Some(sa::$service)
+    };
+}
+
+macro_rules! makes {
+    () => {
+        None
+    };
+    ($code:ident) => {
+        Some(Asc::$code)
     };
 }
 
@@ -252,9 +268,9 @@ commands! {
     SANITIZE,                "SANITIZE",                    Forward, Never,      Everything;
     REASSIGN_BLOCKS,         "REASSIGN BLOCKS",             Forward, Never,      Everything;
     START_STOP_UNIT,         "START STOP UNIT",             Forward, Never,      Nothing;
-    MODE_SELECT_6,           "MODE SELECT(6)",              Forward, Never,      Nothing;
-    MODE_SELECT_10,          "MODE SELECT(10)",             Forward, Never,      Nothing;
-    LOG_SELECT,              "LOG SELECT",                  Forward, Never,      Nothing;
+    MODE_SELECT_6,           "MODE SELECT(6)",              Forward, Never,      Nothing, MODE_PARAMETERS_CHANGED;
+    MODE_SELECT_10,          "MODE SELECT(10)",             Forward, Never,      Nothing, MODE_PARAMETERS_CHANGED;
+    LOG_SELECT,              "LOG SELECT",                  Forward, Never,      Nothing, LOG_PARAMETERS_CHANGED;
     PREVENT_ALLOW_MEDIUM_REMOVAL,
                              "PREVENT ALLOW MEDIUM REMOVAL", Pin,    Never,      Nothing;
 
@@ -291,6 +307,7 @@ pub const UNKNOWN: Row = Row {
     route: Pin,
     repeat: Repeat::Never,
     fields: Fields::Everything,
+    makes: None,
 };
 
 const UNKNOWN_AT: u8 = u8::MAX;

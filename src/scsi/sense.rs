@@ -138,6 +138,8 @@ impl Asc {
     pub const I_T_NEXUS_LOSS: Asc = Asc(0x29, 0x07);
     /// MODE PARAMETERS CHANGED.
     pub const MODE_PARAMETERS_CHANGED: Asc = Asc(0x2A, 0x01);
+    /// LOG PARAMETERS CHANGED.
+    pub const LOG_PARAMETERS_CHANGED: Asc = Asc(0x2A, 0x02);
     /// RESERVATIONS PREEMPTED.
     pub const RESERVATIONS_PREEMPTED: Asc = Asc(0x2A, 0x03);
     /// RESERVATIONS RELEASED.

@@ -83,7 +83,9 @@ pub struct Port {
     pub access: AccessState,
     /// Its unit attentions.
     pub attentions: VecDeque<Asc>,
-    /// When its nexus last lost a copy of an event, or had none for it.
+    /// The copy of an event that is pending is of the guest's own doing.
+    pub own: bool,
+    /// When its nexus last lost a copy of an event, or had none for it; at the latest.
     pub copy_lost: Option<Duration>,
     /// The latest time of which the host knows that the nexus had nothing left from before.
     pub clear: Option<Duration>,
@@ -135,6 +137,7 @@ impl Port {
             unit: Unit::Ours,
             access: AccessState::ActiveOptimized,
             attentions: VecDeque::from([Asc::POWER_ON_OR_RESET]),
+            own: false,
             copy_lost: None,
             clear: None,
             doubted: BTreeSet::new(),
@@ -180,6 +183,24 @@ impl Port {
     }
 }
 
+impl Port {
+    /// The guest has made an event over another port.
+    pub fn raise_own(&mut self, now: Duration) {
+        if !self.link || self.attentions.contains(&EVENT) {
+            // One copy for two.
+            self.loses_copy(now);
+        } else if !self.removed {
+            self.attentions.push_back(EVENT);
+            self.own = true;
+        }
+    }
+
+    /// The copy of an event does not reach the host, or will not have after `at`.
+    pub fn loses_copy(&mut self, at: Duration) {
+        self.copy_lost = self.copy_lost.max(Some(at));
+    }
+}
+
 /// What the guest is told of an event of the logical unit.
 pub const EVENT: Asc = Asc::MODE_PARAMETERS_CHANGED;
 
@@ -192,23 +213,25 @@ pub struct Reply {
     pub sense: Option<Sense>,
     /// Data for the host.
     pub data: Vec<u8>,
+    /// It tells of the guest's own doing.
+    pub own: bool,
 }
 
 impl Reply {
     /// GOOD, with data.
     pub fn good(data: Vec<u8>) -> Self {
-        Reply { status: Status::GOOD, sense: None, data }
+        Reply { status: Status::GOOD, sense: None, data, own: false }
     }
 
     /// A status and nothing else.
     pub fn status(status: Status) -> Self {
-        Reply { status, sense: None, data: Vec::new() }
+        Reply { status, sense: None, data: Vec::new(), own: false }
     }
 
     /// CHECK CONDITION.
     pub fn check(key: SenseKey, code: Asc) -> Self {
         let sense = Some(Sense::fixed(key, code));
-        Reply { status: Status::CHECK_CONDITION, sense, data: Vec::new() }
+        Reply { status: Status::CHECK_CONDITION, sense, data: Vec::new(), own: false }
     }
 
     /// True when it tells of an event of the logical unit.
@@ -252,7 +275,10 @@ pub fn execute(disk: &mut Disk, cdb: &Cdb, payload: &[u8], changed: &mut Vec<u64
             }
             Reply::good(Vec::new())
         }
-        opcode::TEST_UNIT_READY | opcode::SYNCHRONIZE_CACHE_10 | VENDOR => Reply::good(Vec::new()),
+        opcode::TEST_UNIT_READY
+        | opcode::SYNCHRONIZE_CACHE_10
+        | opcode::MODE_SELECT_10
+        | VENDOR => Reply::good(Vec::new()),
         _ => Reply::check(SenseKey::IllegalRequest, Asc::INVALID_OPCODE),
     }
 }
@@ -298,7 +324,8 @@ pub fn gate(
         return Some(Reply::check(SenseKey::UnitAttention, Asc::REPORTED_LUNS_CHANGED));
     }
     if let Some(code) = port.attentions.pop_front() {
-        return Some(Reply::check(SenseKey::UnitAttention, code));
+        let own = code == EVENT && std::mem::take(&mut port.own);
+        return Some(Reply { own, ..Reply::check(SenseKey::UnitAttention, code) });
     }
     if port.loaded {
         return Some(Reply::status(Status::TASK_SET_FULL));

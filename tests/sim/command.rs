@@ -38,11 +38,13 @@ pub enum Op {
     Ready,
     /// A vendor's command.
     Vendor,
+    /// MODE SELECT(10): the array tells all other nexuses.
+    ModeSelect,
 }
 
 impl Op {
     /// All of them.
-    pub const ALL: [Op; 10] = [
+    pub const ALL: [Op; 11] = [
         Op::Read,
         Op::Write,
         Op::WriteSame,
@@ -53,6 +55,7 @@ impl Op {
         Op::ReadCapacity,
         Op::Ready,
         Op::Vendor,
+        Op::ModeSelect,
     ];
 
     /// True where GOOD means that blocks have a new content.
@@ -241,6 +244,10 @@ fn cdb(op: Op, first: u64, count: u64) -> Cdb {
             bytes[0] = VENDOR;
             16
         }
+        Op::ModeSelect => {
+            bytes[0] = opcode::MODE_SELECT_10;
+            10
+        }
         Op::CompareAndWrite => {
             bytes[0] = opcode::COMPARE_AND_WRITE;
             bytes[2..10].copy_from_slice(&first.to_be_bytes());
@@ -280,6 +287,8 @@ fn data(op: Op, first: u64, count: u64, stamp: u64, compare: u64) -> (Vec<u8>, b
             list[16..20].copy_from_slice(&(count as u32).to_be_bytes());
             (list, false)
         }
-        Op::Sync | Op::Inquiry | Op::ReadCapacity | Op::Ready | Op::Vendor => (vec![0; 96], true),
+        Op::Sync | Op::Inquiry | Op::ReadCapacity | Op::Ready | Op::Vendor | Op::ModeSelect => {
+            (vec![0; 96], true)
+        }
     }
 }

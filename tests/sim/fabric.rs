@@ -71,6 +71,8 @@ pub struct Attempt {
     pub doubted: bool,
     /// The array's answer.
     pub reply: Option<Reply>,
+    /// That tells of the guest's own doing.
+    pub own: bool,
 }
 
 impl Scene {
@@ -99,6 +101,7 @@ impl Scene {
             mute: false,
             doubted,
             reply: None,
+            own: false,
         };
         self.say(|| {
             format!("{client} sends {id:?} of {serial:?} over port {port}: {:?}", task.cdb)
@@ -224,6 +227,7 @@ impl Scene {
         }
         let Some(attempt) = self.attempts.get_mut(&key) else { return };
         attempt.arrived = true;
+        attempt.own = reply.own;
         attempt.reply = Some(reply);
         if attempt.live && !attempt.mute {
             self.plan(answers, Step::Answer(key));
@@ -340,9 +344,10 @@ impl Scene {
             let part = self.random.below(room.len() as u64) as usize;
             room.write_at(0, &vec![0xDB; part]);
         }
-        if failed && attempt.reply.as_ref().is_some_and(Reply::tells_event) {
+        if let Some(reply) = attempt.reply.as_ref().filter(|reply| failed && reply.tells_event()) {
             // The array thinks that it has told.
-            self.loses_copy(port);
+            let own = reply.own;
+            self.loses_copy(port, own);
         }
         let fate = self.note_event(key, fate);
         self.say(|| format!("port {port} ends {id:?} of {serial:?} for {client}: {fate:?}"));
@@ -384,7 +389,9 @@ impl Scene {
         if classify(&fate).class != Class::Attention(EVENT) {
             return fate;
         }
-        self.oracle.brings_event(port.copy_lost, port.clear);
+        if !attempt.own {
+            self.oracle.brings_event(port.copy_lost, port.clear);
+        }
         match self.options.lies.attentions_get_lost {
             true => Fate::Failed(Failure::HostBusy, Reach::NotSent),
             false => fate,

@@ -406,9 +406,7 @@ impl Scene {
     /// An event of the logical unit.
     pub fn begin_event(&mut self) {
         let now = self.now;
-        for port in self.ports.iter_mut().filter(|port| !port.link) {
-            port.copy_lost = Some(now);
-        }
+        self.ports.iter_mut().filter(|port| !port.link).for_each(|port| port.loses_copy(now));
         self.oracle.event = Some(Event {
             brought: false,
             plain: false,
@@ -420,15 +418,39 @@ impl Scene {
 
     /// The nexus over `port` is no more.
     pub fn lose_attentions(&mut self, port: usize) {
+        let own = std::mem::take(&mut self.ports[port].own);
         if std::mem::take(&mut self.ports[port].attentions).contains(&EVENT) {
-            self.loses_copy(port);
+            self.loses_copy(port, own);
         }
     }
 
-    /// The copy of the last event for the nexus over `port` does not reach the host.
-    pub fn loses_copy(&mut self, port: usize) {
-        self.ports[port].copy_lost = Some(self.now);
-        self.oracle.loses_copy();
+    /// The copy of the last event for the nexus over `port` does not reach the host; `own` where
+    /// that is the guest's own doing.
+    pub fn loses_copy(&mut self, port: usize, own: bool) {
+        let now = self.now;
+        self.ports[port].loses_copy(now);
+        if !own {
+            self.oracle.loses_copy();
+        }
+    }
+
+    /// The guest's MODE SELECT was executed over `port`.
+    pub fn make_event(&mut self, port: usize) {
+        self.counts.own_events += 1;
+        let now = self.now;
+        let others = self.ports.iter_mut().enumerate().filter(|(at, _)| *at != port);
+        others.for_each(|(_, port)| port.raise_own(now));
+    }
+
+    /// The host has no other way to know when a MODE SELECT is executed than that it is sent and
+    /// ends: what it found out before of copies that got lost says nothing any more. `over` is the
+    /// port over which it ended in a way that does not say whether it was executed.
+    pub fn doubt_copies(&mut self, over: Option<usize>, until: Duration) {
+        for (at, port) in self.ports.iter_mut().enumerate() {
+            if port.copy_lost.is_some() || over.is_some_and(|over| over != at) {
+                port.loses_copy(until);
+            }
+        }
     }
 
     /// `lane` reads `table`: from now on it knows which paths are out of use.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use vhost_user_scsi_mpath::buffer::Segments;
 use vhost_user_scsi_mpath::ids::LaneId;
+use vhost_user_scsi_mpath::limits::PARKED_MAX;
 use vhost_user_scsi_mpath::lun::Repeat;
 use vhost_user_scsi_mpath::multipath::Failback;
 use vhost_user_scsi_mpath::multipath::classify::{Class, Executed, classify};
@@ -58,8 +59,12 @@ impl Scene {
         }
         command.last_port = Some(port);
         command.attempts += 1;
+        let makes = command.row.makes.is_some();
         self.counts.retries += u64::from(command.attempts > 1);
         self.counts.failovers += u64::from(moved);
+        if makes {
+            self.doubt_copies(None, self.now);
+        }
         Some(serial)
     }
 
@@ -242,6 +247,14 @@ impl Scene {
         let open =
             matches!(verdict.executed, Executed::Perhaps | Executed::Unknown | Executed::Parked);
         command.unproven |= open && command.row.repeat != Repeat::Freely;
+        if command.row.makes.is_some() {
+            let until = match verdict.executed {
+                Executed::Unknown => self.now + self.options.write_quiesce,
+                Executed::Parked => self.now + PARKED_MAX,
+                _ => self.now,
+            };
+            self.doubt_copies(open.then_some(port), until);
+        }
     }
 
     /// A lane's turn is over: it knows now what it took from its paths. Within the turn it goes

@@ -131,6 +131,7 @@ impl Counts {
         self.tasks += other.tasks;
         self.stops += other.stops;
         self.attentions += other.attentions;
+        self.own_events += other.own_events;
         self.errors += other.errors;
         self.sessions += other.sessions;
         self.logins_again += other.logins_again;

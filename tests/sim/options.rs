@@ -6,6 +6,7 @@ use std::time::Duration;
 use vhost_user_scsi_mpath::engine::{Deadlines, Hedging};
 use vhost_user_scsi_mpath::multipath::{Failback, NoPathRetry, Policy, Settings};
 
+use crate::command::Op;
 use crate::health::Rules;
 use crate::random::Random;
 
@@ -81,7 +82,7 @@ pub struct Options {
     /// Commands that may meet others under way.
     pub overlap: u32,
     /// Weights of the commands, in the order of [`crate::command::Op::ALL`].
-    pub mix: [u32; 10],
+    pub mix: [u32; Op::ALL.len()],
     /// How long the guest thinks between commands, at most.
     pub think: Duration,
     /// Time limits.
@@ -173,7 +174,7 @@ impl Options {
             depth: 1,
             commands: 0,
             overlap: 0,
-            mix: [1; 10],
+            mix: Op::ALL.map(|op| u32::from(op != Op::ModeSelect)),
             think: ms(1),
             deadlines: Deadlines {
                 path_timeout: ms(1000),
@@ -235,7 +236,11 @@ impl Options {
             depth: random.within(1..9) as usize,
             commands: random.within(100..350),
             overlap: random.pick(&[0, 50, 300]),
-            mix: std::array::from_fn(|at| if at < 2 { 30 } else { random.pick(&[0, 1, 2, 6]) }),
+            mix: Op::ALL.map(|op| match op {
+                Op::Read | Op::Write => 30,
+                Op::ModeSelect => 0,
+                _ => random.pick(&[0, 1, 2, 6]),
+            }),
             think: random.pick(&[ms(5), ms(60), ms(400)]),
             deadlines: Deadlines {
                 path_timeout: timeout,
@@ -288,6 +293,7 @@ impl Options {
         }
         options.slow = random.pick(&[0, 0, 30, 200]);
         options.slow_max = random.pick(&[ms(20), ms(200), ms(2000)]);
+        options.mix[Op::ModeSelect as usize] = random.pick(&[0, 0, 1, 4]);
         options
     }
 

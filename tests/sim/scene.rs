@@ -101,6 +101,8 @@ pub struct Counts {
     pub stops: u64,
     /// Unit attentions that the guest got.
     pub attentions: u64,
+    /// Those that the guest's own commands made.
+    pub own_events: u64,
     /// Answers that were errors of ours.
     pub errors: u64,
     /// Sessions, the first ones too.

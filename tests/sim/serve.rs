@@ -132,6 +132,9 @@ impl Scene {
             }
         }
         let reply = execute(&mut self.disk, &cdb, &payload, &mut changed);
+        if cdb.opcode() == opcode::MODE_SELECT_10 {
+            self.make_event(carried_by.0);
+        }
         self.say(|| {
             format!("array executes {serial:?}{}: {changed:?}", if late { " LATE" } else { "" })
         });

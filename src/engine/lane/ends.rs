@@ -55,6 +55,7 @@ impl<T: Transport> Lane<T> {
             self.report(path, problem);
         }
         self.pass_on_attention(path, verdict.class, sent);
+        self.pass_on_own_doing(slot, path, &ended.fate, verdict, now);
         let Ended { fate, session, .. } = ended;
         let after = After { path, session, fate, executed: verdict.executed, now };
         if self.mode == Mode::Disconnected {
@@ -167,6 +168,27 @@ impl<T: Transport> Lane<T> {
         }
     }
 
+    /// An attempt of a command has ended that makes a unit attention of the other paths.
+    fn pass_on_own_doing(
+        &self,
+        slot: Slot,
+        path: PathId,
+        fate: &Fate,
+        verdict: Verdict,
+        now: Instant,
+    ) {
+        let Some(code) = self.commands[slot].row.makes else { return };
+        let executed = match fate {
+            // A device server that has refused the command has changed nothing.
+            Fate::Answered(answer) if verdict.class == Class::Done && !is_success(answer) => {
+                Executed::No
+            }
+            _ => verdict.executed,
+        };
+        let made = Event::Made { path, code, executed, ended: now };
+        self.manager.send(ToManager::Core(made));
+    }
+
     /// Tells the manager, and stops using the path at once where the problem says that nothing
     /// should be sent over it; then the first report is enough.
     pub(super) fn report(&mut self, path: PathId, problem: Problem) {
@@ -272,6 +294,12 @@ impl<T: Transport> Lane<T> {
     pub(super) fn tried_for(&self, slot: Slot, now: Instant) -> Duration {
         self.clock.trying(now).saturating_sub(self.commands[slot].began)
     }
+}
+
+/// GOOD, or RECOVERED ERROR.
+fn is_success(answer: &Answer) -> bool {
+    let sense = answer.sense.as_ref().and_then(|sense| sense.decode());
+    answer.status == Status::GOOD || sense.is_some_and(|(key, _)| key == SenseKey::RecoveredError)
 }
 
 /// The device server's answer, as the guest gets it.

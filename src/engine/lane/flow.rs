@@ -8,10 +8,11 @@ use super::commands::State;
 use super::hedge::memory::Lent;
 use crate::completion::{Outcome, Owed, Response};
 use crate::engine::guest::{Guest, Request};
+use crate::engine::messages::ToManager;
 use crate::ids::{AttemptId, PathId, Slot};
 use crate::limits::{RING_SIZE_MAX, ROUND_BACKOFF};
 use crate::lun::{Decision, Question, Route, Unit, decide};
-use crate::multipath::{NoPath, Selector};
+use crate::multipath::{Event, NoPath, Selector};
 use crate::path::{Task, Transport};
 use crate::virtio_scsi::Address;
 
@@ -110,6 +111,10 @@ impl<T: Transport> Lane<T> {
         command.last = Some(path);
         let attempt = AttemptId { slot, generation: command.generation };
         let Some(header) = &command.request.header else { return };
+        if let Some(code) = command.row.makes {
+            // Before another path can bring it.
+            self.manager.send(ToManager::Core(Event::Making { path, code }));
+        }
         let task = Task {
             cdb: &header.cdb,
             data_out: &command.request.data_out,

@@ -170,10 +170,11 @@ impl<T: Transport> Manager<T> {
         self.turned = now;
         self.links.give_up_late(now, self.deadlines.path_timeout);
         // A transport tells why a link went before it ends what was on it, and a lane reports an
-        // end after it came: taken out in the other order and looked at in this one, the link's own
-        // words are always the first.
-        let mail: Vec<ToManager> = std::iter::from_fn(|| self.mail.next()).collect();
+        // end after it came: taken out before and looked at after them, the link's own words are
+        // always the first. A lane says what a command of the guest's will make the array tell
+        // before it sends it: that is known before a path brings it.
         let answers = self.links.answers(now);
+        let mail: Vec<ToManager> = std::iter::from_fn(|| self.mail.next()).collect();
         for (path, event) in self.links.events() {
             let event = match event {
                 TransportEvent::Down(why) => Event::LinkDown(path, why),

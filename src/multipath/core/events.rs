@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::ids::{HoldId, LaneId, PathId, Version};
 use crate::lun::Extent;
+use crate::multipath::classify::Executed;
 use crate::multipath::groups::{Failback, Switch};
 use crate::multipath::hold::Wait;
 use crate::multipath::path::Placement;
@@ -115,6 +116,25 @@ pub enum Event {
         code: Asc,
         /// When the attempt that met it was sent, or earlier.
         sent: Instant,
+    },
+    /// A lane is about to send a command of the guest's own over the path, of which the array tells
+    /// all other nexuses when it has executed it ([`crate::lun::Row::makes`]).
+    Making {
+        /// Over which path.
+        path: PathId,
+        /// What the others are told.
+        code: Asc,
+    },
+    /// That attempt has ended.
+    Made {
+        /// The path.
+        path: PathId,
+        /// What the others are told.
+        code: Asc,
+        /// Whether it was executed, and changed something then.
+        executed: Executed,
+        /// When it ended.
+        ended: Instant,
     },
     /// A lane has seen this version and has no attempt left that a hold of it waits for.
     Honoured(LaneId, Version),

@@ -133,6 +133,10 @@ impl Core {
                 self.reported(lane, number, path, problem, now);
             }
             Event::Attention { path, code, sent } => self.attention(path, code, sent, now),
+            Event::Making { path, code } => self.broker.making(path, code, now),
+            Event::Made { path, code, executed, ended } => {
+                self.made(path, code, (executed, ended), now);
+            }
             Event::Honoured(lane, version) => self.ledger.honoured(lane, version),
             Event::Unproven { hold, extent, ended, wait, path, session } => {
                 let safe_at = match wait {

@@ -6,8 +6,11 @@ use std::time::Instant;
 use super::Core;
 use super::events::{Action, News};
 use crate::ids::{LaneId, PathId};
+use crate::limits::PARKED_MAX;
 use crate::lun::Face;
+use crate::lun::attention::Made;
 use crate::multipath::admission::{Admission, judge};
+use crate::multipath::classify::Executed;
 use crate::multipath::health::Health;
 use crate::multipath::load::Load;
 use crate::multipath::path::{Path, Placement};
@@ -152,6 +155,25 @@ impl Core {
     /// The path brought a unit attention for something that was sent at `sent` or later.
     pub(super) fn attention(&mut self, id: PathId, code: Asc, sent: Instant, now: Instant) {
         if self.broker.arrived(id, code, sent, now) {
+            self.actions.push(Action::Attention(code));
+        }
+    }
+
+    /// A command of the guest's own that makes a unit attention of the other paths has ended.
+    pub(super) fn made(
+        &mut self,
+        id: PathId,
+        code: Asc,
+        (executed, ended): (Executed, Instant),
+        now: Instant,
+    ) {
+        let made = match executed {
+            Executed::No => Made::Nothing,
+            Executed::Yes | Executed::Perhaps => Made::Until(ended),
+            Executed::Unknown => Made::Until(ended + self.settings.write_quiesce),
+            Executed::Parked => Made::Until(ended + PARKED_MAX),
+        };
+        if self.broker.made(id, code, made, now) {
             self.actions.push(Action::Attention(code));
         }
     }
