@@ -47,9 +47,6 @@ pub const PATH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 pub const COMMAND_DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
 /// Seconds to wait where a write's first attempt cannot be proven dead otherwise.
 pub const WRITE_QUIESCE_DEFAULT: Duration = Duration::from_secs(1);
-/// A command that waits in a blocked host device is executed within this time or never: the
-/// kernel's `dev_loss_tmo` is ten minutes, unless an admin has chosen otherwise.
-pub const PARKED_MAX: Duration = Duration::from_secs(3600);
 /// Seconds for a device-wide drain.
 pub const STOP_DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 

@@ -21,8 +21,9 @@
 //! Some of the guest's own commands make an event for every nexus but the one that carried them
 //! (MODE SELECT: SPC-4 6.11), and the guest has one nexus: it must not hear of its own doing over
 //! the other paths. Such a command is counted before it is sent, as an event that the guest was told
-//! of and that its path has brought, and no longer when it turns out that it was not executed. While
-//! it is under way no GOOD says that a path has no copy.
+//! of and that its path has brought. It counts no longer when it was not executed, or nobody knows:
+//! then the guest has not heard that it was, and a copy may be of somebody else's event. While it is
+//! under way no GOOD says that a path has no copy.
 //!
 //! What is left: a path loses a copy in silence, brings the next event before its next probe, and no
 //! other path ever brings that one. Nobody can tell that from a late copy. And an array that keeps
@@ -116,10 +117,10 @@ impl Events {
 /// What became of a command of the guest's own that makes an event when it is executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// It was not executed, and will not be.
+    /// It was not executed, or nobody knows.
     Nothing,
-    /// It was, or may have been; not after this time.
-    Until(Instant),
+    /// It was, by this time.
+    Event(Instant),
 }
 
 /// A path has nothing left of the events that came before `asked`.
@@ -203,7 +204,7 @@ impl Broker {
                 let counts = events.paths.entry(path).or_default();
                 counts.iter_mut().for_each(|count| count.events = count.events.saturating_sub(1));
             }
-            Made::Until(last) => events.last = events.last.max(last),
+            Made::Event(last) => events.last = events.last.max(last),
         }
         let known = events.paths.values().map(|counts| most(counts).events).max();
         let is_news = known.is_some_and(|known| known > events.told);
@@ -426,7 +427,7 @@ mod tests {
         desk.broker.making(PathId(0), EVENT, now);
         assert!(!desk.brings(1), "before the command has ended");
         let ended = desk.step();
-        assert!(!desk.broker.made(PathId(0), EVENT, Made::Until(ended), ended));
+        assert!(!desk.broker.made(PathId(0), EVENT, Made::Event(ended), ended));
         assert!(!desk.brings(2));
         assert_eq!([0, 1, 2].map(|path| desk.brings(path)), [true, false, false], "another's");
     }
@@ -452,7 +453,7 @@ mod tests {
         desk.broker.making(PathId(0), EVENT, now);
         desk.is_clear(1);
         let ended = desk.step();
-        assert!(!desk.broker.made(PathId(0), EVENT, Made::Until(ended), ended));
+        assert!(!desk.broker.made(PathId(0), EVENT, Made::Event(ended), ended));
         assert!(!desk.brings(1), "it came after the answer");
         desk.is_clear(2);
         assert!(desk.brings(2), "this one did not have one");
@@ -466,7 +467,7 @@ mod tests {
         let (ended, begun) = (desk.step(), desk.step());
         desk.broker.renewed(PathId(1), begun);
         let now = desk.step();
-        assert!(!desk.broker.made(PathId(0), EVENT, Made::Until(ended), now));
+        assert!(!desk.broker.made(PathId(0), EVENT, Made::Event(ended), now));
         assert!(desk.brings(1), "another's");
     }
 

@@ -48,6 +48,24 @@ pub enum Unit {
     Gone,
 }
 
+/// The host knows that a nexus had nothing left from before some time.
+#[derive(Clone, Copy, Debug)]
+pub struct Clear {
+    /// That time.
+    pub of: Duration,
+    /// When the host found it, and asked its next question at the earliest.
+    pub found: Duration,
+    /// What lanes have sent since then was sent later for sure.
+    pub since: Duration,
+}
+
+impl Clear {
+    /// A nexus that begins now.
+    pub fn begun(now: Duration) -> Self {
+        Clear { of: now, found: now, since: now }
+    }
+}
+
 /// One port.
 #[derive(Debug)]
 pub struct Port {
@@ -87,8 +105,10 @@ pub struct Port {
     pub own: bool,
     /// When its nexus last lost a copy of an event, or had none for it; at the latest.
     pub copy_lost: Option<Duration>,
-    /// The latest time of which the host knows that the nexus had nothing left from before.
-    pub clear: Option<Duration>,
+    /// What the host knows of the nexus.
+    pub clear: Option<Clear>,
+    /// What it is about to know.
+    pub clearing: Option<Clear>,
     /// Lanes that cannot know yet that something else is behind the port: what they send is
     /// refused with a unit attention. A real array says it once, and what another lane had sent
     /// just before is lost then; no initiator can help that.
@@ -140,6 +160,7 @@ impl Port {
             own: false,
             copy_lost: None,
             clear: None,
+            clearing: None,
             doubted: BTreeSet::new(),
             doubt_told: None,
             session: None,

@@ -10,7 +10,7 @@ use vhost_user_scsi_mpath::multipath::classify::{Class, classify};
 use vhost_user_scsi_mpath::path::{Answer, Ended, Failure, Fate, Reach, Task, TransportEvent};
 use vhost_user_scsi_mpath::scsi::{Cdb, Status, opcode};
 
-use crate::array::{EVENT, Reply};
+use crate::array::{Clear, EVENT, Reply};
 use crate::scene::Scene;
 
 /// What the fabric does at some time.
@@ -384,13 +384,22 @@ impl Scene {
                 opcode::INQUIRY | opcode::MAINTENANCE_IN | opcode::MAINTENANCE_OUT
             );
         if question && matches!(&fate, Fate::Answered(answer) if answer.status == Status::GOOD) {
-            port.clear = port.clear.max(Some(attempt.sent));
+            let later = Duration::MAX;
+            port.clearing = Some(Clear { of: attempt.sent, found: later, since: later });
         }
         if classify(&fate).class != Class::Attention(EVENT) {
             return fate;
         }
         if !attempt.own {
-            self.oracle.brings_event(port.copy_lost, port.clear);
+            let question = attempt.client == LaneId::MANAGER;
+            let sent_later = |clear: &Clear| match question {
+                true => attempt.sent >= clear.found,
+                false => attempt.sent >= clear.since,
+            };
+            let clear = port.clear.filter(sent_later).map(|clear| clear.of);
+            let lost = port.copy_lost;
+            self.oracle.brings_event(lost, clear);
+            self.say(|| format!("  an event; copy lost at {lost:?}, clear of {clear:?}"));
         }
         match self.options.lies.attentions_get_lost {
             true => Fate::Failed(Failure::HostBusy, Reach::NotSent),

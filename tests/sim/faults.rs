@@ -7,7 +7,7 @@ use vhost_user_scsi_mpath::multipath::{Event as CoreEvent, Failback, NoPathRetry
 use vhost_user_scsi_mpath::scsi::Asc;
 use vhost_user_scsi_mpath::scsi::alua::AccessState;
 
-use crate::array::{EVENT, Port, Reply, Unit};
+use crate::array::{Clear, EVENT, Port, Reply, Unit};
 use crate::fabric::Attempt;
 use crate::options::BLOCKS;
 use crate::oracle::Event;
@@ -339,7 +339,7 @@ impl Scene {
                     at.link = true;
                     at.raise(Asc::POWER_ON_OR_RESET);
                     if at.tells {
-                        at.clear = Some(now);
+                        at.clear = Some(Clear::begun(now));
                         at.news.push(up);
                     }
                 }
@@ -434,23 +434,25 @@ impl Scene {
         }
     }
 
-    /// The guest's MODE SELECT was executed over `port`.
-    pub fn make_event(&mut self, port: usize) {
-        self.counts.own_events += 1;
-        let now = self.now;
-        let others = self.ports.iter_mut().enumerate().filter(|(at, _)| *at != port);
-        others.for_each(|(_, port)| port.raise_own(now));
-    }
-
-    /// The host has no other way to know when a MODE SELECT is executed than that it is sent and
-    /// ends: what it found out before of copies that got lost says nothing any more. `over` is the
-    /// port over which it ended in a way that does not say whether it was executed.
-    pub fn doubt_copies(&mut self, over: Option<usize>, until: Duration) {
-        for (at, port) in self.ports.iter_mut().enumerate() {
-            if port.copy_lost.is_some() || over.is_some_and(|over| over != at) {
-                port.loses_copy(until);
+    /// The manager has a turn: what it found in an earlier one it knows.
+    pub fn clear_up(&mut self, now: Duration) {
+        for port in &mut self.ports {
+            if let Some(clear) = port.clearing.take_if(|clear| clear.found < now) {
+                port.clear = Some(Clear { since: now, ..clear });
             }
         }
+    }
+
+    /// The guest's MODE SELECT was executed over `port`; `late` when the host had given it up.
+    pub fn make_event(&mut self, port: usize, late: bool) {
+        self.counts.own_events += 1;
+        let now = self.now;
+        if late {
+            // The guest may hear of it over the others, and this nexus has no copy.
+            self.ports[port].loses_copy(now);
+        }
+        let others = self.ports.iter_mut().enumerate().filter(|(at, _)| *at != port);
+        others.for_each(|(_, port)| port.raise_own(now));
     }
 
     /// `lane` reads `table`: from now on it knows which paths are out of use.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use vhost_user_scsi_mpath::buffer::Segments;
 use vhost_user_scsi_mpath::ids::LaneId;
-use vhost_user_scsi_mpath::limits::PARKED_MAX;
 use vhost_user_scsi_mpath::lun::Repeat;
 use vhost_user_scsi_mpath::multipath::Failback;
 use vhost_user_scsi_mpath::multipath::classify::{Class, Executed, classify};
@@ -63,7 +62,7 @@ impl Scene {
         self.counts.retries += u64::from(command.attempts > 1);
         self.counts.failovers += u64::from(moved);
         if makes {
-            self.doubt_copies(None, self.now);
+            self.oracle.doubted = self.now;
         }
         Some(serial)
     }
@@ -232,6 +231,12 @@ impl Scene {
 
     /// The engine knows of an end now.
     pub fn note_reaped(&mut self, port: usize, client: LaneId, serial: Option<u64>, fate: &Fate) {
+        let now = self.now;
+        if let Some(clearing) =
+            self.ports[port].clearing.as_mut().filter(|_| client == LaneId::MANAGER)
+        {
+            clearing.found = clearing.found.min(now);
+        }
         let verdict = classify(fate);
         let stops = match verdict.class {
             Class::PathFailed(failure) => failure != Failure::Recalled,
@@ -248,12 +253,13 @@ impl Scene {
             matches!(verdict.executed, Executed::Perhaps | Executed::Unknown | Executed::Parked);
         command.unproven |= open && command.row.repeat != Repeat::Freely;
         if command.row.makes.is_some() {
-            let until = match verdict.executed {
-                Executed::Unknown => self.now + self.options.write_quiesce,
-                Executed::Parked => self.now + PARKED_MAX,
-                _ => self.now,
-            };
-            self.doubt_copies(open.then_some(port), until);
+            self.oracle.doubted = self.now;
+            if open {
+                // The guest does not know either: should it be told, all is well. This port's nexus
+                // has no copy then.
+                self.oracle.excused += 1;
+                self.ports[port].loses_copy(self.now);
+            }
         }
     }
 

@@ -54,6 +54,11 @@ pub struct Oracle {
     pub told: u64,
     /// When it heard of the last of them.
     pub heard: Duration,
+    /// When a MODE SELECT of the guest's was sent or ended last.
+    pub doubted: Duration,
+    /// MODE SELECTs of the guest's of which it does not know whether they were executed: it may be
+    /// told of each.
+    pub excused: u64,
     /// The last event; it begins when nothing is left of the one before.
     pub event: Option<Event>,
     /// Resets that the guest asked for: each may bring a unit attention.
@@ -86,6 +91,8 @@ impl Oracle {
             brought: 0,
             told: 0,
             heard: Duration::ZERO,
+            doubted: Duration::ZERO,
+            excused: 0,
             event: None,
             resets: 0,
             resets_told: 0,
@@ -101,13 +108,15 @@ impl Oracle {
 
     /// A path brings the last event. Where its port has lost a copy of an earlier one, this looks
     /// like that, unless the host knows that nothing of it was left: by a question that it asked
-    /// after the guest had heard of the event, or because a later nexus brings this one.
+    /// after the guest had heard of the event, or because a later nexus brings this one; and after
+    /// the guest's own doing.
     pub fn brings_event(&mut self, lost: Option<Duration>, clear: Option<Duration>) {
         let Some(event) = &mut self.event else { return };
         if !std::mem::replace(&mut event.brought, true) {
             self.brought += 1;
         }
-        let known = |lost: Duration| clear.is_some_and(|clear| clear > lost && clear > self.heard);
+        let latest = self.heard.max(self.doubted);
+        let known = |lost: Duration| clear.is_some_and(|clear| clear > lost.max(latest));
         event.plain |= lost.is_none_or(known);
     }
 

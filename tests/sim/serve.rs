@@ -133,7 +133,7 @@ impl Scene {
         }
         let reply = execute(&mut self.disk, &cdb, &payload, &mut changed);
         if cdb.opcode() == opcode::MODE_SELECT_10 {
-            self.make_event(carried_by.0);
+            self.make_event(carried_by.0, late);
         }
         self.say(|| {
             format!("array executes {serial:?}{}: {changed:?}", if late { " LATE" } else { "" })

@@ -13,6 +13,7 @@ use std::time::Duration;
 use vhost_user_scsi_mpath::path::{Failure, Fate, Reach, TransportEvent};
 use vhost_user_scsi_mpath::scsi::Asc;
 
+use crate::array::Clear;
 use crate::fabric::Step;
 use crate::scene::Scene;
 
@@ -112,7 +113,7 @@ impl Scene {
         let at = &mut self.ports[port];
         at.link = true;
         at.raise(Asc::POWER_ON_OR_RESET);
-        at.clear = Some(now);
+        at.clear = Some(Clear::begun(now));
         at.news.push(up);
         at.changed(now);
         self.counts.sessions += 1;

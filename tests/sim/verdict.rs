@@ -123,7 +123,7 @@ impl Scene {
         let right = match code {
             Asc::MODE_PARAMETERS_CHANGED => {
                 (oracle.told, oracle.heard) = (oracle.told + 1, self.now);
-                oracle.told <= oracle.brought
+                oracle.told <= oracle.brought + oracle.excused
             }
             Asc::REPORTED_LUNS_CHANGED => {
                 oracle.returns_told += 1;

@@ -108,6 +108,8 @@ impl World {
             let (proves, tells) = (scene.random.chance(proves), scene.random.chance(tells));
             let mut port = Port::new(scene.ports.len() as u8 + 1, proves, tells, scene.now);
             port.session = scene.begin_session();
+            // An event that the guest has not heard of yet has no copy here.
+            port.copy_lost = Some(scene.now);
             let parks = scene.options.parks;
             if port.session.is_none() && scene.random.chance(parks) {
                 port.parking = Some(Parking::default());
@@ -274,6 +276,7 @@ impl World {
                 self.manager.core().paths().map(|p| (p.id, p.state, p.access)).collect::<Vec<_>>()
             )
         });
+        self.scene().clear_up(now);
         self.manager.turn(self.base + now);
         self.manager_due.set(None);
         let mut gone = 0;

@@ -6,7 +6,6 @@ use std::time::Instant;
 use super::Core;
 use super::events::{Action, News};
 use crate::ids::{LaneId, PathId};
-use crate::limits::PARKED_MAX;
 use crate::lun::Face;
 use crate::lun::attention::Made;
 use crate::multipath::admission::{Admission, judge};
@@ -168,10 +167,8 @@ impl Core {
         now: Instant,
     ) {
         let made = match executed {
-            Executed::No => Made::Nothing,
-            Executed::Yes | Executed::Perhaps => Made::Until(ended),
-            Executed::Unknown => Made::Until(ended + self.settings.write_quiesce),
-            Executed::Parked => Made::Until(ended + PARKED_MAX),
+            Executed::Yes => Made::Event(ended),
+            _ => Made::Nothing,
         };
         if self.broker.made(id, code, made, now) {
             self.actions.push(Action::Attention(code));
