@@ -66,7 +66,7 @@ impl PathCounters {
             Class::Doubt(_) | Class::SizeChanged | Class::Attention(_) => 3,
             Class::Unmapped => 4,
             Class::Aborted | Class::Disturbed => 5,
-            Class::Done | Class::Unsupported => 6,
+            Class::Done | Class::Conflict | Class::Unsupported => 6,
         };
         bump(&self.errors[at], 1);
     }

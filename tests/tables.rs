@@ -49,13 +49,16 @@ fn route(row: &Row) -> &'static str {
         Route::Answer(_) => "answered here, the same over every path",
         Route::Forward => "sent over the best path",
         Route::Pin => "sent, always over the same path",
+        Route::Reserve => {
+            "asked for over all paths, as one initiator ([reservations.md](reservations.md))"
+        }
         Route::Refuse => "refused: ILLEGAL REQUEST",
     }
 }
 
 fn repeat(row: &Row) -> &'static str {
     match (row.route, row.repeat) {
-        (Route::Answer(_) | Route::Refuse, _) => "-",
+        (Route::Answer(_) | Route::Reserve | Route::Refuse, _) => "-",
         (_, Repeat::Freely) => "freely",
         (_, Repeat::AfterProof) => "after proof",
         (_, Repeat::Never) => "never",
@@ -89,12 +92,16 @@ fn path(class: Class) -> String {
         Class::Access(state) => format!("its port is {state}"),
         Class::AccessChanged(_) => "its access state is read again".to_owned(),
         Class::SizeChanged => "the size is read again".to_owned(),
+        Class::Conflict => "stays; registered again where it is alone with it".to_owned(),
         Class::Attention(_) => "stays; the guest hears of the event, once".to_owned(),
         _ => "stays".to_owned(),
     }
 }
 
 fn next(verdict: Verdict, repeat: Repeat) -> String {
+    if verdict.class == Class::Conflict {
+        return "another path, where the guest is registered; else to the guest".to_owned();
+    }
     match rule(verdict, repeat, &mut Tries::default()).next {
         Next::Deliver => "to the guest".to_owned(),
         Next::Again { place, after } => {

@@ -38,7 +38,9 @@ fn event(notice: Notice) -> Option<Event> {
         Notice::Failover { from, to, commands } => Event::Failover { from, to, commands },
         Notice::Frontend(true) => Event::FrontendConnected,
         Notice::Frontend(false) => Event::FrontendDisconnected,
-        Notice::News(News::Grown { .. } | News::Explicit(_) | News::Gone) => return None,
+        Notice::Fenced(_) => Event::ReservationChanged,
+        Notice::News(News::Grown { .. } | News::Explicit(_) | News::Gone)
+        | Notice::ReservationRefused(_) => return None,
     })
 }
 
@@ -98,6 +100,17 @@ fn log_other(notice: &Notice, wwid: &str) {
         Notice::Failover { from, to, commands } => {
             log::debug!("{commands} commands went on over {to} instead of {from}");
         }
+        Notice::ReservationRefused(reason) => log::warn!(
+            target: STATE,
+            wwid, reason = reason.as_str();
+            "LUN: the guest's PERSISTENT RESERVE OUT is refused: {reason}"
+        ),
+        Notice::Fenced(key) => log::warn!(
+            target: STATE,
+            wwid, key:% = key;
+            "LUN: the guest's reservation key {key} is gone: another initiator took it, or the \
+             array has lost it. The guest is not registered any more"
+        ),
         Notice::Frontend(true) => log::info!(
             target: STATE,
             message_id = message_id::FRONTEND, wwid, to = "connected";

@@ -19,7 +19,7 @@ use crate::control::{Event, OrderResult, Reply, ReplyTo, ReservationReport, Stat
 use crate::engine::mailbox::{Mail, mailbox};
 use crate::limits::CLAIM_RETRY;
 use crate::logging::STATE;
-use crate::multipath::reservation::{Record, Standing};
+use crate::multipath::reservation::{self as machine, Record, Standing};
 use crate::state::{Claim, Done, Exported, Keeper, Kept, Owner};
 
 /// Why nothing is remembered.
@@ -35,9 +35,11 @@ pub struct Reservations {
     keeping: Result<(Keeper, String), &'static str>,
     done: Mail<Done>,
     state: State,
-    /// What is being written, in the order of the numbers.
-    imports: Vec<(u64, Kept, ReplyTo)>,
+    /// What is being written, in the order of the numbers; an import with who waits for it.
+    writing: Vec<(u64, Kept, Option<ReplyTo>)>,
     writes: u64,
+    /// What the machine is to be told.
+    told: Vec<machine::Event>,
     claim: Claiming,
 }
 
@@ -78,8 +80,9 @@ impl Reservations {
                 Ok((Keeper::start(directory, move |done| post.send(done))?, identity))
             }
         };
-        let (state, claim) = (State::Waiting, Claiming::Needless);
-        Ok(Reservations { keeping, done, state, imports: Vec::new(), writes: 0, claim })
+        let told = if keeping.is_ok() { Vec::new() } else { vec![machine::Event::Stateless] };
+        let (state, claim, writing) = (State::Waiting, Claiming::Needless, Vec::new());
+        Ok(Reservations { keeping, done, state, writing, writes: 0, told, claim })
     }
 
     /// One turn. `wwid` is the logical unit's name, as far as it is known; `on_host` says whether a
@@ -116,17 +119,22 @@ impl Reservations {
         }
     }
 
-    /// What stands, as far as it is remembered. `paths` are their names: whether they are registered
-    /// is what the array knows.
-    pub fn standing(&self, paths: Vec<String>) -> Standing {
-        let record = match &self.state {
-            State::Kept { kept, .. } => words::record(kept),
-            _ => Record::default(),
-        };
-        let path = |name| (name, Default::default());
-        let paths =
-            if record.is_empty() { paths.into_iter().map(path).collect() } else { Vec::new() };
-        Standing { record, is_kept: self.refusal().is_none(), paths, ..Standing::default() }
+    /// What the machine is to be told since the last call.
+    pub fn take_told(&mut self) -> Vec<machine::Event> {
+        std::mem::take(&mut self.told)
+    }
+
+    /// Keeps what the machine wants kept; it is told when that is done.
+    pub fn keep(&mut self, record: &Record) {
+        match (&self.keeping, &self.state) {
+            (Ok((keeper, _)), State::Kept { .. }) => {
+                self.writes += 1;
+                let kept = words::kept(record);
+                keeper.write(self.writes, kept.clone());
+                self.writing.push((self.writes, kept, None));
+            }
+            _ => self.told.push(machine::Event::Kept(false)),
+        }
     }
 
     /// `query-reservation`.
@@ -169,14 +177,14 @@ impl Reservations {
             Err(problem) => return reply.answer(Err(format!("what is to be imported: {problem}"))),
         };
         // What is being written is what it will meet.
-        let standing = self.imports.last().map_or(kept, |(_, last, _)| last);
+        let standing = self.writing.last().map_or(kept, |(_, last, _)| last);
         if standing.key.is_some() && standing.key != imported.key {
             let reason = "the guest is registered here with another key; nothing is imported";
             return reply.answer(Err(reason.to_owned()));
         }
         self.writes += 1;
         keeper.write(self.writes, imported.clone());
-        self.imports.push((self.writes, imported, reply));
+        self.writing.push((self.writes, imported, Some(reply)));
     }
 
     /// Where an answer of the thread is seen.
@@ -203,10 +211,12 @@ impl Reservations {
                 let State::Opening { wwid } = &self.state else { return false };
                 self.state = match opened {
                     Ok((file, kept)) => {
+                        self.told.push(machine::Event::Restored(kept.as_ref().map(words::record)));
                         let (wwid, kept) = (wwid.clone(), kept.unwrap_or_default());
                         State::Kept { wwid, file, kept }
                     }
                     Err(error) => {
+                        self.told.push(machine::Event::Stateless);
                         let reason = error.to_string();
                         log::error!(target: STATE, "LUN: reservations are refused: {reason}");
                         State::Unavailable { reason }
@@ -215,15 +225,32 @@ impl Reservations {
                 true
             }
             Done::Written(number, written) => {
-                let at = self.imports.iter().position(|(waits, ..)| *waits == number);
-                let Some((_, imported, reply)) = at.map(|at| self.imports.remove(at)) else {
+                let at = self.writing.iter().position(|(waits, ..)| *waits == number);
+                let Some((_, what, reply)) = at.map(|at| self.writing.remove(at)) else {
                     return false;
                 };
                 let done = written.is_ok();
-                if let (true, State::Kept { kept, .. }) = (done, &mut self.state) {
-                    *kept = imported;
+                match reply {
+                    Some(reply) => {
+                        if done {
+                            self.told.push(machine::Event::Imported(words::record(&what)));
+                        }
+                        let answer = written.map(|()| Reply::Done);
+                        reply.answer(answer.map_err(|error| error.to_string()));
+                    }
+                    None => {
+                        if let Err(error) = written {
+                            log::error!(
+                                target: STATE,
+                                "LUN: the guest's reservation command fails: {error}"
+                            );
+                        }
+                        self.told.push(machine::Event::Kept(done));
+                    }
                 }
-                reply.answer(written.map(|()| Reply::Done).map_err(|error| error.to_string()));
+                if let (true, State::Kept { kept, .. }) = (done, &mut self.state) {
+                    *kept = what;
+                }
                 done
             }
         }

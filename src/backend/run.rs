@@ -128,6 +128,7 @@ fn manager(config: &Config, members: &[Member]) -> Result<Manager<AnyPath>, Back
     let now = Instant::now();
     let mut manager = Manager::new(settings(config), deadlines(config), now)
         .map_err(BackendError::system("make a mailbox"))?;
+    manager.register_paths(now);
     for member in members {
         manager
             .add(member.name.clone(), member.placement, member.transport.clone(), now)

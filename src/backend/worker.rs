@@ -113,6 +113,7 @@ impl Worker {
             if let Some(event) = self.reservations.turn(wwid.as_deref(), on_host, now) {
                 self.tell_clients(event);
             }
+            self.carry_reservations(now);
             self.forget_removed();
             self.tell_whether_agreed();
             self.announcer.turn(&self.manager, self.agreed.is_none(), now);
@@ -128,6 +129,23 @@ impl Worker {
             ];
             if waiting.wait(timers.into_iter().flatten().min())? {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Between the manager, who speaks with the array, and what is kept.
+    fn carry_reservations(&mut self, now: Instant) {
+        self.manager.refuse_reservations(self.reservations.refusal());
+        loop {
+            for record in self.manager.take_keeps() {
+                self.reservations.keep(&record);
+            }
+            let told = self.reservations.take_told();
+            if told.is_empty() {
+                return self.tell_people();
+            }
+            for event in told {
+                self.manager.reservation(event, now);
             }
         }
     }
@@ -206,8 +224,7 @@ impl Worker {
                     Ok(Reply::Settings(reports::settings(&self.manager, uptime)))
                 }
                 Order::QueryReservation => {
-                    let names = self.manager.core().paths().map(|path| path.name.clone());
-                    let standing = self.reservations.standing(names.collect());
+                    let standing = self.manager.standing();
                     let report = self.reservations.report(self.wwid(), &standing);
                     Ok(Reply::Reservation(Box::new(report)))
                 }

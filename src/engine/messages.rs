@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::ids::{HoldId, LaneId, PathId};
+use crate::multipath::reservation::{Answer, Request};
 use crate::multipath::{Event, Table};
 use crate::scsi::Asc;
 use crate::virtio_scsi::ControlResponse;
@@ -86,6 +87,13 @@ pub enum ToLane<T> {
         /// The answer.
         response: ControlResponse,
     },
+    /// A reservation command is done.
+    Reserved {
+        /// The lane's number of the command.
+        serial: u64,
+        /// The answer.
+        answer: Answer,
+    },
     /// Other time limits. Whether reads are hedged stays as it is.
     Deadlines(Deadlines),
     /// Post an event, if the guest wants events. Only to the first lane.
@@ -116,6 +124,23 @@ pub enum ToManager {
         number: u64,
         /// It found what the function was about.
         found: bool,
+    },
+    /// The guest sent a reservation command; answered by [`ToLane::Reserved`].
+    Reserve {
+        /// Who asks.
+        lane: LaneId,
+        /// Its number of the command.
+        serial: u64,
+        /// The command.
+        request: Request,
+    },
+    /// All that was begun before the guest was fenced so many times, and changes something, has
+    /// ended.
+    FenceSettled {
+        /// Which lane.
+        lane: LaneId,
+        /// [`crate::multipath::Reserved::fences`].
+        fences: u64,
     },
     /// Commands went on over another path.
     Moved {

@@ -16,6 +16,7 @@
 //! command. The guest has one nexus: it does not hear of its own doing over the other paths.
 
 use crate::scsi::opcode::{self as op, service_action as sa};
+use crate::scsi::reservation::{Out, OutAction};
 use crate::scsi::{Asc, Cdb};
 
 /// What the virtual LUN does with a command.
@@ -28,6 +29,8 @@ pub enum Route {
     /// Sends it unchanged, always over the same path as long as that one is usable: the array
     /// keeps something for the nexus between two such commands.
     Pin,
+    /// Asks for it over all paths as one initiator: see [`crate::multipath::reservation`].
+    Reserve,
     /// Refuses it as an unsupported command.
     Refuse,
 }
@@ -205,7 +208,7 @@ macro_rules! makes {
 }
 
 use Answered::*;
-use Route::{Answer, Forward, Pin, Refuse};
+use Route::{Answer, Forward, Pin, Refuse, Reserve};
 
 commands! {
     // What the guest asks about the LUN itself: the same whichever path serves.
@@ -289,13 +292,14 @@ commands! {
                              "REPORT TARGET PORT GROUPS",   Refuse,  Freely,     Nothing;
     MAINTENANCE_OUT / SET_TARGET_PORT_GROUPS,
                              "SET TARGET PORT GROUPS",      Refuse,  Never,      Nothing;
-    // A reservation made over one path would shut the others out.
+    // A registration and a reservation belong to a nexus, and each path is one.
+    PERSISTENT_RESERVE_IN,   "PERSISTENT RESERVE IN",       Reserve, Freely,     Nothing;
+    PERSISTENT_RESERVE_OUT,  "PERSISTENT RESERVE OUT",      Reserve, Never,      Nothing;
+    // SPC-2's reservations cannot be made over one path and used over another.
     RESERVE_6,               "RESERVE(6)",                  Refuse,  Never,      Nothing;
     RESERVE_10,              "RESERVE(10)",                 Refuse,  Never,      Nothing;
     RELEASE_6,               "RELEASE(6)",                  Refuse,  Never,      Nothing;
     RELEASE_10,              "RELEASE(10)",                 Refuse,  Never,      Nothing;
-    PERSISTENT_RESERVE_IN,   "PERSISTENT RESERVE IN",       Refuse,  Freely,     Nothing;
-    PERSISTENT_RESERVE_OUT,  "PERSISTENT RESERVE OUT",      Refuse,  Never,      Nothing;
 }
 
 /// A command without a row: the array may know it, we do not. It goes over one path, may touch
@@ -338,6 +342,14 @@ pub fn row(cdb: &Cdb) -> &'static Row {
         None => candidate,
         Some(_) => row_of_service_action(cdb),
     }
+}
+
+/// True where the guest is told that the command is not supported.
+pub fn is_refused(cdb: &Cdb) -> bool {
+    let moves = Out::parse(cdb).is_some_and(|out| {
+        matches!(out.action, OutAction::RegisterAndMove | OutAction::ReplaceLostReservation)
+    });
+    moves || row(cdb).route == Route::Refuse
 }
 
 fn row_of_service_action(cdb: &Cdb) -> &'static Row {

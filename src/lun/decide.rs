@@ -71,7 +71,7 @@ fn decide_ours(
         return Decision::Done(Outcome::check(SenseKey::UnitAttention, code, question.room));
     }
     match row.route {
-        Route::Forward | Route::Pin => Decision::Forward(row),
+        Route::Forward | Route::Pin | Route::Reserve => Decision::Forward(row),
         Route::Refuse => Decision::Done(answer::refused(row, question.room)),
         Route::Answer(what) => match answer::answer(what, question, face, attention) {
             Some(outcome) => Decision::Done(outcome),
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn decide_refused_commands_name_the_opcode_or_the_service_action() {
         let check = |asc| Decision::Done(Outcome::check(SenseKey::IllegalRequest, asc, 256));
-        assert_eq!(run(Unit::Ours, &[0x5E; 10], &mut None).0, check(Asc::INVALID_OPCODE));
+        assert_eq!(run(Unit::Ours, &[0x16; 6], &mut None).0, check(Asc::INVALID_OPCODE));
         let mut rtpg = [0; 12];
         (rtpg[0], rtpg[1]) = (0xA3, 0x0A);
         assert_eq!(run(Unit::Ours, &rtpg, &mut None).0, check(Asc::INVALID_FIELD_IN_CDB));

@@ -95,7 +95,7 @@ fn one(all: &[u8], cdb: &Cdb, timeouts: bool) -> Vec<u8> {
         descriptor[0] == asked.opcode() && same_action
     });
     let mut data = vec![0, NOT_SUPPORTED, 0, 0];
-    if !listed || row.route == Route::Refuse {
+    if !listed || commands::is_refused(&asked) {
         return data;
     }
     data[1] = STANDARD;
@@ -157,7 +157,7 @@ fn shown(descriptor: &[u8; DESCRIPTOR_LEN]) -> bool {
         bytes[1] = descriptor[3] & 0x1F;
         bytes[8..10].copy_from_slice(&descriptor[2..4]);
     }
-    commands::row(&Cdb::from_padded(bytes)).route != Route::Refuse
+    !commands::is_refused(&Cdb::from_padded(bytes))
 }
 
 /// The command descriptors of the array's own all-commands data.
@@ -186,13 +186,13 @@ mod tests {
     use crate::lun::face::samples;
     use crate::scsi::Status;
 
-    /// An array that has READ(10), PERSISTENT RESERVE OUT REGISTER, REPORT TARGET PORT GROUPS,
-    /// INQUIRY.
+    /// An array that has READ(10), PERSISTENT RESERVE OUT with REGISTER AND MOVE, REPORT TARGET PORT
+    /// GROUPS, INQUIRY.
     fn face() -> Face {
         let mut facts = samples::facts();
         let mut all = vec![0, 0, 0, 32];
         all.extend_from_slice(&[0x28, 0, 0, 0, 0, 0, 0, 10]);
-        all.extend_from_slice(&[0x5F, 0, 0, 0, 0, 1, 0, 10]);
+        all.extend_from_slice(&[0x5F, 0, 0, 7, 0, 1, 0, 10]);
         all.extend_from_slice(&[0xA3, 0, 0, 0x0A, 0, 1, 0, 12]);
         all.extend_from_slice(&[0x12, 0, 0, 0, 0, 0, 0, 6]);
         facts.operation_codes = Some(all);
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(ask(&face(), 1, 0x28, 0).1[1] & 7, 3);
         assert_eq!(ask(&face(), 1, 0x2A, 0).1[1] & 7, 1, "the array has no WRITE(10)");
         assert_eq!(ask(&face(), 3, 0xA3, 0x0A).1[1] & 7, 1, "port groups are hidden");
-        assert_eq!(ask(&face(), 3, 0x5F, 0).1[1] & 7, 1);
+        assert_eq!(ask(&face(), 3, 0x5F, 7).1[1] & 7, 1, "nothing moves to other nexuses");
         assert_eq!(ask(&face(), 3, 0x12, 0).1[4..], *usage(Answered::Inquiry));
     }
 

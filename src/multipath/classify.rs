@@ -28,6 +28,8 @@ pub enum Executed {
 pub enum Class {
     /// The device server's last word; the guest gets it unchanged.
     Done,
+    /// RESERVATION CONFLICT: the array does not allow it to this path's nexus. Not executed.
+    Conflict,
     /// Device server or path is loaded: wait a little.
     Load,
     /// The host lacks a resource: wait a little.
@@ -149,7 +151,8 @@ fn classify_answer(answer: &Answer) -> Verdict {
         Status::CHECK_CONDITION => classify_sense(answer),
         Status::BUSY | Status::TASK_SET_FULL => verdict(Class::Load, Executed::No),
         Status::TASK_ABORTED => verdict(Class::Aborted, Executed::Perhaps),
-        // GOOD, CONDITION MET, RESERVATION CONFLICT, ACA ACTIVE, and what no standard names.
+        Status::RESERVATION_CONFLICT => verdict(Class::Conflict, Executed::No),
+        // GOOD, CONDITION MET, ACA ACTIVE, and what no standard names.
         _ => verdict(Class::Done, Executed::Yes),
     }
 }
@@ -237,7 +240,7 @@ mod tests {
         for (status, class, executed) in [
             (Status::GOOD, Done, Executed::Yes),
             (Status::CONDITION_MET, Done, Executed::Yes),
-            (Status::RESERVATION_CONFLICT, Done, Executed::Yes),
+            (Status::RESERVATION_CONFLICT, Class::Conflict, Executed::No),
             (Status::ACA_ACTIVE, Done, Executed::Yes),
             (Status(0x77), Done, Executed::Yes),
             (Status::BUSY, Class::Load, Executed::No),

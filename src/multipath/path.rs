@@ -77,6 +77,8 @@ pub struct Path {
     pub check: Check,
     /// How well it does.
     pub health: Health,
+    /// It could be used, and waits to be admitted, for this reason.
+    pub applies: Option<&'static str>,
     /// The version from which on it is known to drain.
     pub drains_since: Option<Version>,
     /// The version that was published after its last attempt had ended.
@@ -116,6 +118,7 @@ impl Path {
             load,
             check: Check::new(now),
             health: Health::default(),
+            applies: None,
             drains_since: None,
             quiet_since: None,
         }

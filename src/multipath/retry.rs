@@ -72,6 +72,8 @@ pub enum Problem {
     SizeChanged,
     /// A command has been under way on it for suspiciously long.
     Overdue,
+    /// RESERVATION CONFLICT, of which another path knows nothing.
+    Conflicted,
 }
 
 /// A verdict on one attempt, turned into what to do.
@@ -97,7 +99,8 @@ pub fn rule(verdict: Verdict, repeat: Repeat, tries: &mut Tries) -> Ruling {
     );
     tries.made = tries.made.saturating_add(u8::from(left));
     let next = match verdict.class {
-        Class::Done => Next::Deliver,
+        // Whether another path thinks otherwise is for the lane to try, who knows the paths.
+        Class::Done | Class::Conflict => Next::Deliver,
         Class::Unsupported => Next::Unsupported,
         Class::Load => busy(tries),
         Class::Aborted if tries.made >= TRIES_MAX => Next::Deliver,
@@ -149,6 +152,7 @@ fn problem(class: Class) -> Option<Problem> {
         // An affair of the guest's, see `Event::Attention`.
         Class::Attention(_)
         | Class::Done
+        | Class::Conflict
         | Class::Load
         | Class::HostBusy
         | Class::Aborted

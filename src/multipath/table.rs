@@ -45,6 +45,20 @@ impl Entry {
     }
 }
 
+/// What the guest's reservations mean for its commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserved {
+    /// The guest is registered: RESERVATION CONFLICT over one path may be that path's affair.
+    pub registered: bool,
+    /// The path whose nexus alone may do what the guest may.
+    pub pin: Option<PathId>,
+    /// The reservation moves to another path: for that moment nothing is sent.
+    pub hold: bool,
+    /// Counts how often another initiator took the guest's key. What was begun before and changes
+    /// something must have ended before the guest can register again.
+    pub fences: u64,
+}
+
 /// The snapshot.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -62,6 +76,8 @@ pub struct Table {
     pub holds: Vec<Hold>,
     /// For each lane, how many of its reports this snapshot takes into account.
     pub heard: Vec<(LaneId, u64)>,
+    /// The guest's reservations.
+    pub reserved: Reserved,
 }
 
 impl Table {
@@ -75,6 +91,7 @@ impl Table {
             face: None,
             holds: Vec::new(),
             heard: Vec::new(),
+            reserved: Reserved::default(),
         }
     }
 

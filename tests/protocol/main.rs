@@ -34,6 +34,7 @@ mod load;
 mod lun;
 mod memory;
 mod metrics;
+mod persistent;
 mod qmp;
 mod queue;
 mod report;

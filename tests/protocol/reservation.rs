@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::backend::{Backend, Setup, directory};
 use crate::initiator::read;
+use crate::persistent::register;
 use crate::qmp::Qmp;
 
 const WWID: &str = "naa.60256480e00b05ea714471a5b92535ac";
@@ -45,7 +46,7 @@ fn exported(wwid: &str, key: &str) -> Value {
 }
 
 #[test]
-fn import_is_kept_over_a_restart_and_told_to_clients() {
+fn import_of_what_does_not_belong_here_is_refused() {
     let (state, image) = (directory(), directory());
     let image = image.path().join("disk.img");
     let backend = keeping(state.path(), &image, "a");
@@ -53,25 +54,35 @@ fn import_is_kept_over_a_restart_and_told_to_clients() {
     let report = reservation(&mut qmp);
     assert_eq!((&report["state"], &report["reason"]), (&json!("kept"), &json!("")), "{report}");
     assert_eq!((&report["key"], &report["wwid"]), (&Value::Null, &json!(WWID)), "{report}");
-    qmp.forget_events();
-    qmp.execute("reservation-import", json!({"reservation": exported(WWID, "0xabc")}));
-    let told = qmp.event("RESERVATION_CHANGED", Duration::from_secs(5), |_| true);
-    assert!(told.is_some());
-    assert_eq!(qmp.execute("reservation-export", json!({})), exported(WWID, "0xabc"));
-    drop(backend);
-
-    let backend = keeping(state.path(), &image, "a");
-    let mut qmp = backend.qmp();
-    let report = reservation(&mut qmp);
-    assert_eq!(report["key"], "0xabc", "{report}");
-    assert_eq!(report["holder-path"], "disk.img:1", "{report}");
-    assert_eq!(qmp.execute("reservation-export", json!({})), exported(WWID, "0xabc"));
+    let mut guest = backend.guest(1);
+    guest.queue().settle();
+    guest.queue().good(&register(0, 0xABC));
+    let standing = qmp.execute("reservation-export", json!({}));
     let wrong = json!({"reservation": exported("naa.1", "0xabc")});
     let error = qmp.try_execute("reservation-import", wrong).unwrap_err();
     assert!(error.contains("it is about the logical unit naa.1"), "{error}");
     let other = json!({"reservation": exported(WWID, "0xdef")});
     let error = qmp.try_execute("reservation-import", other).unwrap_err();
     assert!(error.contains("with another key"), "{error}");
+    assert_eq!(qmp.execute("reservation-export", json!({})), standing);
+}
+
+#[test]
+fn import_of_a_key_that_the_array_does_not_know_is_told_and_forgotten() {
+    let (state, image) = (directory(), directory());
+    let image = image.path().join("disk.img");
+    let backend = keeping(state.path(), &image, "a");
+    let mut qmp = backend.qmp();
+    reservation(&mut qmp);
+    qmp.forget_events();
+    qmp.execute("reservation-import", json!({"reservation": exported(WWID, "0xabc")}));
+    let patience = Instant::now() + Duration::from_secs(30);
+    while qmp.execute("query-reservation", json!({}))["key"] != Value::Null {
+        let told = qmp.event("RESERVATION_CHANGED", Duration::from_secs(30), |_| true);
+        assert!(told.is_some() && Instant::now() < patience);
+    }
+    let said = |line: &String| line.contains("LUN: the guest's reservation key 0xabc is gone");
+    assert!(backend.log().iter().any(said), "{:?}", backend.log());
 }
 
 /// The only file of `state` that is a state.

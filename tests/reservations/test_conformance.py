@@ -8,8 +8,8 @@ from scene import SG, Scene
 
 from runner import long
 
-# What this version refuses, so that no guest believes it has a reservation.
-REFUSED = ("SCSI.Prin", "SCSI.Prout", "SCSI.Reserve6")
+# SPC-2's reservations, which are refused.
+REFUSED = ("Reserve6",)
 
 
 class Conformance(unittest.TestCase):

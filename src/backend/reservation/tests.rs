@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::control::{Holder, Registration, reply_slot};
+use crate::control::{Holder, reply_slot};
 use crate::scsi::reservation::{Key, Type};
 use crate::state::Holding;
 
@@ -32,7 +32,11 @@ fn answered(reservations: &mut Reservations, wwid: &str) -> Option<Event> {
 }
 
 fn shown(reservations: &Reservations) -> ReservationReport {
-    reservations.report(None, &reservations.standing(vec!["left".to_owned()]))
+    let record = match &reservations.state {
+        State::Kept { kept, .. } => words::record(kept),
+        _ => Record::default(),
+    };
+    reservations.report(None, &Standing { record, ..Standing::default() })
 }
 
 fn exported(key: u64, wwid: &str) -> Exported {
@@ -45,6 +49,7 @@ fn exported(key: u64, wwid: &str) -> Exported {
 
 fn import(reservations: &mut Reservations, exported: Exported, wwid: &str) -> OrderResult {
     let (reply, mut answer) = reply_slot().unwrap();
+    reservations.take_told();
     reservations.import(exported, reply);
     if let Some(refused) = answer() {
         return refused;
@@ -52,6 +57,8 @@ fn import(reservations: &mut Reservations, exported: Exported, wwid: &str) -> Or
     let event = answered(reservations, wwid);
     let result = answer().expect("it is answered when it is written");
     assert_eq!(event.is_some(), result.is_ok(), "clients hear of what has changed");
+    let told = reservations.take_told();
+    assert_eq!(matches!(told[..], [machine::Event::Imported(_)]), result.is_ok());
     result
 }
 
@@ -63,7 +70,6 @@ fn import_lasts_over_a_restart_and_is_shown_and_exported() {
     assert_eq!(first.refusal(), None);
     let empty = shown(&first);
     assert_eq!((empty.state, empty.key, empty.holder), (StateKeeping::Kept, None, None));
-    assert_eq!(empty.paths[0].registration, Registration::None);
     assert_eq!(import(&mut first, exported(0xABC, &wwid), &wwid), Ok(Reply::Done));
     drop(first);
     // The thread lets go of the file when it has seen that nobody wants anything any more.
@@ -77,7 +83,6 @@ fn import_lasts_over_a_restart_and_is_shown_and_exported() {
     assert_eq!(report.kind.as_deref(), Some("write-exclusive-registrants-only"));
     assert_eq!((report.holder, report.holder_path.as_deref()), (Some(Holder::Guest), Some("left")));
     assert_eq!((report.aptpl, report.generation), (true, 4));
-    assert_eq!(report.paths, [], "nobody has asked the array");
     let file = report.state_file.unwrap();
     assert!(std::fs::read_to_string(&file).unwrap().contains("key = \"0xabc\""));
     let expected = Reply::ReservationExported(Box::new(exported(0xABC, &wwid)));
@@ -115,6 +120,28 @@ fn import_that_cannot_be_written_is_an_error_and_changes_nothing() {
     assert!(error.contains(": cannot write it: "), "{error}");
     assert_eq!(shown(&reservations).key, None);
     assert!(!file.exists());
+}
+
+#[test]
+fn machine_is_told_what_was_kept_and_when_its_word_is_on_the_medium() {
+    let dir = tempfile::tempdir().unwrap();
+    let wwid = wwid("f");
+    let mut reservations = opened(dir.path(), "a", &wwid);
+    assert_eq!(reservations.take_told(), [machine::Event::Restored(None)]);
+    let record = Record { key: Some(Key(7)), ..Record::default() };
+    reservations.keep(&record);
+    assert!(answered(&mut reservations, &wwid).is_some());
+    assert_eq!(reservations.take_told(), [machine::Event::Kept(true)]);
+    assert_eq!(shown(&reservations).key.as_deref(), Some("0x7"));
+    let file = shown(&reservations).state_file.unwrap();
+    std::fs::create_dir(format!("{}.new", file.display())).unwrap();
+    reservations.keep(&Record::default());
+    assert!(answered(&mut reservations, &wwid).is_none());
+    assert_eq!(reservations.take_told(), [machine::Event::Kept(false)]);
+    let mut nowhere = Reservations::new(None, Some("a".into())).unwrap();
+    assert_eq!(nowhere.take_told(), [machine::Event::Stateless]);
+    nowhere.keep(&record);
+    assert_eq!(nowhere.take_told(), [machine::Event::Kept(false)]);
 }
 
 #[test]

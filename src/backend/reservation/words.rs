@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::control::{self, Holder, PathRegistration, ReservationReport, StateKeeping};
 use crate::multipath::reservation::{Holding, Record, Registration, Standing};
-use crate::state::Kept;
 use crate::state::kept::{key_word, type_word};
+use crate::state::{self, Kept};
 
 /// What was kept, as the core has it.
 pub fn record(kept: &Kept) -> Record {
@@ -19,6 +19,21 @@ pub fn record(kept: &Kept) -> Record {
             .reservation
             .as_ref()
             .map(|held| Holding { kind: held.kind, holder: held.holder.clone() }),
+    }
+}
+
+/// What is to be kept, as the file has it.
+pub fn kept(record: &Record) -> Kept {
+    Kept {
+        key: record.key,
+        coming: record.coming,
+        aptpl: record.aptpl,
+        generation: record.generation,
+        array_generation: record.array_generation,
+        reservation: record
+            .reservation
+            .as_ref()
+            .map(|held| state::Holding { kind: held.kind, holder: held.holder.clone() }),
     }
 }
 

@@ -34,6 +34,8 @@ pub enum State {
     Held,
     /// A write whose outcome nobody knows: until the manager releases it.
     Unproven,
+    /// A reservation command: the manager speaks with the array.
+    Asked,
 }
 
 /// How a command is to end, whatever else happens to it.
@@ -72,6 +74,8 @@ pub struct Command {
     pub tries: Tries,
     /// Paths tried in this round.
     pub tried: PathSet,
+    /// The path over which it met RESERVATION CONFLICT last.
+    pub conflicted: Option<PathId>,
     /// The last path it was on.
     pub last: Option<PathId>,
     /// The manager was told that the attempt under way takes long.
@@ -103,6 +107,7 @@ impl Command {
             hedged: false,
             tries: Tries::default(),
             tried: PathSet::default(),
+            conflicted: None,
             last: None,
             overdue: false,
             prefer_last: false,
@@ -154,12 +159,18 @@ impl Commands {
             command.request.header.map_or(Extent::Nothing, |header| row.extent(&header.cdb));
         command.tries = Tries::default();
         command.tried = PathSet::default();
+        command.conflicted = None;
         command.last = None;
         command.prefer_last = false;
         command.doom = None;
         command.hold = None;
         command.serial = self.serials;
         slot
+    }
+
+    /// The number of the last command that was begun.
+    pub fn last_serial(&self) -> u64 {
+        self.serials
     }
 
     /// Empties the slot; the duty to answer comes back.

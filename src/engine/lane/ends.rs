@@ -50,7 +50,12 @@ impl<T: Transport> Lane<T> {
         self.account(slot, path, &ended.fate, verdict, sent, now);
         let command = &mut self.commands[slot];
         command.state = State::Waiting;
-        let ruling = rule(verdict, command.row.repeat, &mut command.tries);
+        let mut ruling = rule(verdict, command.row.repeat, &mut command.tries);
+        if verdict.class == Class::Conflict && self.another_may_do(slot, path) {
+            let (place, after) = (Where::Elsewhere, None);
+            ruling.next = Next::Again { place, after };
+        }
+        self.compare_conflict(slot, path, verdict.class);
         if let Some(problem) = ruling.problem {
             self.report(path, problem);
         }
@@ -197,7 +202,10 @@ impl<T: Transport> Lane<T> {
             Problem::Access(state) => {
                 !state.allows_media_access() || state == AccessState::Transitioning
             }
-            Problem::AccessChanged | Problem::SizeChanged | Problem::Overdue => false,
+            Problem::AccessChanged
+            | Problem::SizeChanged
+            | Problem::Overdue
+            | Problem::Conflicted => false,
         };
         if stops && self.paths.is_suspect(path) {
             return;

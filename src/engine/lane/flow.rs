@@ -12,7 +12,7 @@ use crate::engine::messages::ToManager;
 use crate::ids::{AttemptId, PathId, Slot};
 use crate::limits::{RING_SIZE_MAX, ROUND_BACKOFF};
 use crate::lun::{Decision, Question, Route, Unit, decide};
-use crate::multipath::{Event, NoPath, Selector};
+use crate::multipath::{Entry, Event, NoPath, Selector};
 use crate::path::{Task, Transport};
 use crate::virtio_scsi::Address;
 
@@ -59,6 +59,12 @@ impl<T: Transport> Lane<T> {
         if matches!(command.row.route, Route::Answer(_)) {
             return self.answer_late(guest, slot);
         }
+        if command.row.route == Route::Reserve {
+            return self.ask_reservations(guest, slot, now);
+        }
+        if self.snapshot.table.reserved.hold {
+            return self.wait(slot);
+        }
         if self.holds.keeps_back(&self.snapshot.table, command) {
             let serial = command.serial;
             self.commands[slot].state = State::Held;
@@ -78,10 +84,15 @@ impl<T: Transport> Lane<T> {
         if let Some(last) = command.last.filter(|_| prefers_last)
             && !self.paths.is_suspect(last)
             && table.keeps(last)
+            && table.reserved.pin.is_none_or(|pin| pin == last)
         {
             return Some(last);
         }
         let without = command.tried.union(&self.paths.suspects());
+        if let Some(pin) = table.reserved.pin {
+            let usable = table.entry(pin).is_some_and(Entry::is_usable);
+            return (usable && !without.contains(pin)).then_some(pin);
+        }
         match command.row.route {
             Route::Pin => Selector::pinned(table, &without),
             _ => self.selector.select(table, &without, command.request.room(), now),
@@ -124,7 +135,7 @@ impl<T: Transport> Lane<T> {
     }
 
     /// Nothing to send it over: it waits, rests, or fails.
-    fn without_path<G: Guest>(&mut self, guest: &mut G, slot: Slot, now: Instant) {
+    pub(super) fn without_path<G: Guest>(&mut self, guest: &mut G, slot: Slot, now: Instant) {
         let table = &self.snapshot.table;
         let suspects = self.paths.suspects();
         let untried_later =
@@ -141,7 +152,7 @@ impl<T: Transport> Lane<T> {
         self.wait(slot);
     }
 
-    fn wait(&mut self, slot: Slot) {
+    pub(super) fn wait(&mut self, slot: Slot) {
         if self.waiting.len() > 2 * usize::from(RING_SIZE_MAX) {
             // Entries of commands that were aborted meanwhile: without a path nothing else ends them.
             let commands = &self.commands;

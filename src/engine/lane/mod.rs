@@ -23,6 +23,7 @@
 //! | [`ends`] | ended, and what makes an attempt end: the arrows back |
 //! | [`holds`] | blocks that wait for a write whose outcome nobody knows |
 //! | [`hedge`] | slow reads are cloned |
+//! | [`reservations`] | reservation commands, and what a reservation means for the others |
 //! | [`tasks`] | task management |
 //! | [`time`] | deadlines |
 //! | [`overdue`] | what the core should know of a path that works |
@@ -34,6 +35,7 @@ pub mod hedge;
 mod holds;
 mod overdue;
 mod paths;
+mod reservations;
 mod tasks;
 mod time;
 
@@ -46,6 +48,7 @@ use self::commands::{Commands, State};
 use self::hedge::Hedges;
 use self::holds::Holds;
 use self::paths::{Batch, Paths};
+use self::reservations::Fence;
 use self::tasks::Tasks;
 use self::time::{Clock, Rests};
 use super::driven::{Driven, Turn};
@@ -107,6 +110,7 @@ pub struct Lane<T: Transport> {
     /// `None` where reads are not hedged, which costs them nothing then.
     hedges: Option<Box<Hedges>>,
     tasks: Tasks,
+    fence: Fence,
     clock: Clock,
     mode: Mode,
     later: fn(Instant) -> Instant,
@@ -156,6 +160,7 @@ impl<T: Transport> Lane<T> {
             rests: Rests::default(),
             holds: Holds::new(parts.id),
             tasks: Tasks::default(),
+            fence: Fence::default(),
             mode: Mode::Draining(parts.now),
             later: parts.later,
             node: parts.node,
@@ -167,7 +172,7 @@ impl<T: Transport> Lane<T> {
     }
 
     fn read_mail<G: Guest>(&mut self, guest: &mut G, now: Instant) {
-        let (mut tasks, mut releases) = (Vec::new(), Vec::new());
+        let (mut tasks, mut releases, mut reserved) = (Vec::new(), Vec::new(), Vec::new());
         let before = self.snapshot.table.version;
         while let Some(message) = self.mail.next() {
             match message {
@@ -180,6 +185,7 @@ impl<T: Transport> Lane<T> {
                 ToLane::TaskAnswer { number, response } => {
                     self.answer_task(guest, number, response);
                 }
+                ToLane::Reserved { serial, answer } => reserved.push((serial, answer)),
                 ToLane::Deadlines(deadlines) => self.deadlines = deadlines,
                 ToLane::Event(event) => guest.post_event(event),
             }
@@ -190,6 +196,9 @@ impl<T: Transport> Lane<T> {
         }
         if self.snapshot.table.version != before {
             self.look_again(guest, now);
+        }
+        for (serial, answer) in reserved {
+            self.reserved(guest, serial, answer, now);
         }
         for (number, task) in tasks {
             self.take_all_requests(guest, now);
@@ -208,6 +217,7 @@ impl<T: Transport> Lane<T> {
         self.paths.adopt(&self.snapshot);
         self.paths.forget_heard(table.heard(self.id));
         self.holds.adopt(table);
+        self.fence.adopt(table.reserved.fences, self.commands.last_serial());
         if let Some(hedges) = &mut self.hedges {
             hedges.adopt(table);
         }
@@ -283,6 +293,9 @@ impl<T: Transport> Lane<T> {
             && let Some(version) = self.holds.honoured(table, &self.commands)
         {
             self.manager.send(ToManager::Core(Event::Honoured(self.id, version)));
+        }
+        if let Some(fences) = self.fence.settled(&self.commands) {
+            self.manager.send(ToManager::FenceSettled { lane: self.id, fences });
         }
         for (from, to, commands) in self.paths.take_moves() {
             self.manager.send(ToManager::Moved { from, to, commands });

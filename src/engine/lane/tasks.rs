@@ -146,8 +146,10 @@ impl<T: Transport> Lane<T> {
                 command.doom = Some(Doom { outcome, patient });
                 self.recall(slot);
             }
-            State::Unproven if patient => command.doom = Some(Doom { outcome, patient }),
-            State::Unproven | State::Waiting | State::Resting(_) | State::Held => {
+            State::Unproven | State::Asked if patient => {
+                command.doom = Some(Doom { outcome, patient })
+            }
+            State::Unproven | State::Asked | State::Waiting | State::Resting(_) | State::Held => {
                 command.doom = None;
                 self.complete(guest, slot, &outcome);
             }

@@ -1,4 +1,5 @@
-//! The manager's own channels: one question at a time to each path.
+//! The manager's own channels: to each path one question of the core at a time, and one reservation
+//! command.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,6 +11,38 @@ use crate::buffer::OwnedBuffer;
 use crate::ids::{AttemptId, PathId, Slot};
 use crate::multipath::probe::Question;
 use crate::path::{Channel, Ended, Fate, Task, Transport, TransportEvent};
+
+/// Whose question it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// The core's, about the path.
+    Core,
+    /// A reservation command.
+    Reservations,
+}
+
+impl Asker {
+    const ALL: [Asker; 2] = [Asker::Core, Asker::Reservations];
+
+    fn slot(self) -> Slot {
+        Slot(self as u16)
+    }
+}
+
+/// A question that has ended.
+#[derive(Debug)]
+pub struct Answered {
+    /// Over which path.
+    pub path: PathId,
+    /// Who asked.
+    pub asker: Asker,
+    /// How.
+    pub fate: Fate,
+    /// The transport's session that carried it.
+    pub session: u32,
+    /// The data that came.
+    pub data: Vec<u8>,
+}
 
 /// A question under way. The buffer lives until its end has come.
 #[derive(Debug)]
@@ -25,7 +58,8 @@ struct Asked {
 struct Link<T: Transport> {
     transport: Arc<T>,
     channel: T::Channel,
-    asked: Option<Asked>,
+    /// By [`Asker`].
+    asked: [Option<Asked>; Asker::ALL.len()],
     generation: u32,
     /// What the core was last told of its limit.
     bytes_max: Option<u32>,
@@ -49,7 +83,7 @@ impl<T: Transport> Links<T> {
     pub fn add(&mut self, path: PathId, transport: Arc<T>) -> io::Result<Option<u32>> {
         let channel = transport.probe_channel()?;
         let bytes_max = transport.limits().bytes_max;
-        let link = Link { transport, channel, asked: None, generation: 0, bytes_max };
+        let link = Link { transport, channel, asked: [None, None], generation: 0, bytes_max };
         self.links.insert(path, link);
         self.version += 1;
         Ok(bytes_max)
@@ -58,7 +92,8 @@ impl<T: Transport> Links<T> {
     /// The path is gone. The core has seen to it that no question is under way.
     pub fn close(&mut self, path: PathId) {
         if let Some(link) = self.links.remove(&path) {
-            debug_assert!(link.asked.is_none(), "{path} closed with a question under way");
+            let free = link.asked.iter().all(Option::is_none);
+            debug_assert!(free, "{path} closed with a question under way");
             self.version += 1;
         }
     }
@@ -73,25 +108,27 @@ impl<T: Transport> Links<T> {
         self.links.iter().map(|(path, link)| (*path, Arc::clone(&link.transport))).collect()
     }
 
-    /// Sends a question.
-    pub fn ask(&mut self, path: PathId, question: Question, now: Instant) {
-        let Some(link) = self.links.get_mut(&path) else { return };
-        debug_assert!(link.asked.is_none(), "one question at a time");
+    /// Sends a question. False where there is no such path.
+    pub fn ask(&mut self, path: PathId, asker: Asker, question: Question, now: Instant) -> bool {
+        let Some(link) = self.links.get_mut(&path) else { return false };
+        debug_assert!(link.asked[asker as usize].is_none(), "one question at a time");
         link.generation = link.generation.wrapping_add(1);
-        let attempt = AttemptId { slot: Slot(0), generation: link.generation };
+        let attempt = AttemptId { slot: asker.slot(), generation: link.generation };
         let buffer = OwnedBuffer::zeroed(question.room);
         let data_out = OwnedBuffer::from_vec(question.data_out);
         let (out, into) = (data_out.segments(), buffer.segments());
         let task = Task { cdb: &question.cdb, data_out: out, data_in: into };
         link.channel.submit(attempt, task, now);
         link.channel.flush();
-        link.asked = Some(Asked { attempt, buffer, _data_out: data_out, at: now, recalled: false });
+        link.asked[asker as usize] =
+            Some(Asked { attempt, buffer, _data_out: data_out, at: now, recalled: false });
+        true
     }
 
-    /// Asks for the end of the question to `path`, if one is under way.
+    /// Asks for the end of the core's question to `path`, if one is under way.
     pub fn give_up(&mut self, path: PathId) {
         if let Some(link) = self.links.get_mut(&path)
-            && let Some(asked) = &mut link.asked
+            && let Some(asked) = &mut link.asked[Asker::Core as usize]
             && !std::mem::replace(&mut asked.recalled, true)
         {
             link.channel.recall(asked.attempt);
@@ -101,26 +138,28 @@ impl<T: Transport> Links<T> {
     /// Asks for the end of questions that have taken too long.
     pub fn give_up_late(&mut self, now: Instant, limit: Duration) {
         for link in self.links.values_mut() {
-            if let Some(asked) = &mut link.asked
-                && !asked.recalled
-                && now.saturating_duration_since(asked.at) >= limit
-            {
-                asked.recalled = true;
-                link.channel.recall(asked.attempt);
+            for asked in link.asked.iter_mut().flatten() {
+                if !asked.recalled && now.saturating_duration_since(asked.at) >= limit {
+                    asked.recalled = true;
+                    link.channel.recall(asked.attempt);
+                }
             }
         }
     }
 
-    /// Questions that have ended, with the data that came.
-    pub fn answers(&mut self, now: Instant) -> Vec<(PathId, Fate, Vec<u8>)> {
+    /// Questions that have ended.
+    pub fn answers(&mut self, now: Instant) -> Vec<Answered> {
         let mut answers = Vec::new();
         for (path, link) in &mut self.links {
             link.channel.reap(now, &mut self.scratch);
             for ended in self.scratch.drain(..) {
-                if link.asked.as_ref().is_some_and(|asked| asked.attempt == ended.attempt)
-                    && let Some(asked) = link.asked.take()
-                {
-                    answers.push((*path, ended.fate, asked.buffer.to_vec()));
+                let asker = Asker::ALL.into_iter().find(|asker| asker.slot() == ended.attempt.slot);
+                let Some(asker) = asker else { continue };
+                let asked = &mut link.asked[asker as usize];
+                if let Some(asked) = asked.take_if(|asked| asked.attempt == ended.attempt) {
+                    let Ended { fate, session, .. } = ended;
+                    let data = asked.buffer.to_vec();
+                    answers.push(Answered { path: *path, asker, fate, session, data });
                 }
             }
         }
@@ -149,8 +188,8 @@ impl<T: Transport> Links<T> {
     /// When a channel or an unanswered question wants to be looked at.
     pub fn next_timer(&self, limit: Duration) -> Option<Instant> {
         let of = |link: &Link<T>| {
-            let asked = link.asked.as_ref().filter(|asked| !asked.recalled);
-            [link.channel.next_timer(), asked.map(|asked| asked.at + limit)]
+            let asked = link.asked.iter().flatten().filter(|asked| !asked.recalled);
+            [link.channel.next_timer(), asked.map(|asked| asked.at + limit).min()]
         };
         self.links.values().flat_map(of).flatten().min()
     }

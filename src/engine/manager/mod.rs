@@ -15,10 +15,14 @@
 //! |---|---|
 //! | [`hub`] | what lanes and manager share, and where lanes are made |
 //! | [`links`] | the manager's own channels: questions to paths |
+//! | [`reservations`] | the guest's persistent reservations |
+//! | [`conversation`] | what is said to the array about them |
 //! | [`tasks`] | task management across all lanes |
 
+mod conversation;
 pub mod hub;
 mod links;
+mod reservations;
 mod tasks;
 
 use std::collections::VecDeque;
@@ -28,14 +32,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::hub::Hub;
-use self::links::Links;
+use self::links::{Answered, Asker, Links};
+use self::reservations::Reservations;
 use self::tasks::Tasks;
 use super::mailbox::{Mail, mailbox};
 use super::messages::{Deadlines, Snapshot, ToLane, ToManager};
 use crate::ids::{LaneId, PathId};
-use crate::multipath::{Action, Core, Event, News, Placement, Settings, Table};
+use crate::multipath::{Action, Core, Event, News, Placement, Settings, Table, reservation};
 use crate::path::{Transport, TransportEvent};
 use crate::scsi::Asc;
+use crate::scsi::reservation::Key;
 use crate::virtio_scsi::Event as GuestEvent;
 
 /// Unit attentions that wait for the guest at most; a guest that takes none loses the oldest.
@@ -57,6 +63,10 @@ pub enum Notice {
     },
     /// A front end has connected or gone.
     Frontend(bool),
+    /// The guest's PERSISTENT RESERVE OUT was refused, for this reason.
+    ReservationRefused(String),
+    /// The guest's reservation key is gone from the array.
+    Fenced(Key),
 }
 
 /// The manager. See the module's text.
@@ -66,6 +76,7 @@ pub struct Manager<T: Transport> {
     mail: Mail<ToManager>,
     links: Links<T>,
     tasks: Tasks,
+    reservations: Reservations,
     /// Unit attentions that did not find the guest's place free.
     attentions: VecDeque<Asc>,
     /// Events for the guest's driver, until all else that the core said is done.
@@ -89,6 +100,7 @@ impl<T: Transport> Manager<T> {
             mail,
             links: Links::default(),
             tasks: Tasks::default(),
+            reservations: Reservations::default(),
             attentions: VecDeque::new(),
             driver_events: Vec::new(),
             notices: Vec::new(),
@@ -163,6 +175,10 @@ impl<T: Transport> Manager<T> {
                 self.hub.send(LaneId::FIRST, ToLane::Event(event));
             }
         }
+        // Not before the core's own word is carried out: what comes of this is newer.
+        if self.reservations.has_news() {
+            self.work_on_reservations(now);
+        }
     }
 
     /// One turn: reads the mail, takes the answers of paths, keeps the time. Never blocks.
@@ -183,8 +199,14 @@ impl<T: Transport> Manager<T> {
                     self.apply(Event::Placed(path, node), now);
                     Event::LinkUp(path, nexus_since)
                 }
-                TransportEvent::Proven { session } => Event::Proven(path, session),
-                TransportEvent::Returned { session } => Event::Returned(path, session),
+                TransportEvent::Proven { session } => {
+                    self.conversation_is_over(path, session, true, now);
+                    Event::Proven(path, session)
+                }
+                TransportEvent::Returned { session } => {
+                    self.conversation_is_over(path, session, false, now);
+                    Event::Returned(path, session)
+                }
             };
             self.apply(event, now);
         }
@@ -194,9 +216,16 @@ impl<T: Transport> Manager<T> {
         for message in mail {
             self.receive(message, now);
         }
-        for (path, fate, data) in answers {
-            self.apply(Event::Answered { path, fate, data }, now);
+        for answered in answers {
+            match answered.asker {
+                Asker::Core => {
+                    let Answered { path, fate, data, .. } = answered;
+                    self.apply(Event::Answered { path, fate, data }, now);
+                }
+                Asker::Reservations => self.conversation_answered(answered, now),
+            }
         }
+        self.look_after_reservations(now);
         self.apply(Event::Tick, now);
         self.offer_attentions();
     }
@@ -206,7 +235,8 @@ impl<T: Transport> Manager<T> {
         let links = self.links.next_timer(self.deadlines.path_timeout);
         let attention =
             (!self.attentions.is_empty()).then(|| self.turned + crate::limits::DEADLINE_SCAN);
-        [self.core.next_timer(), links, attention].into_iter().flatten().min()
+        let reservations = self.reservations.next_timer();
+        [self.core.next_timer(), links, attention, reservations].into_iter().flatten().min()
     }
 
     /// Descriptors to wait on, and a count of their changes.
@@ -225,7 +255,10 @@ impl<T: Transport> Manager<T> {
         match message {
             ToManager::Core(event) => {
                 match event {
-                    Event::LaneUp(lane) => self.tasks.lane_up(lane),
+                    Event::LaneUp(lane) => {
+                        self.tasks.lane_up(lane);
+                        self.reservations.lane_up(lane);
+                    }
                     Event::LaneDown(lane) => self.lane_down(lane),
                     _ => {}
                 }
@@ -245,6 +278,10 @@ impl<T: Transport> Manager<T> {
                 self.tasks.done(lane, number, found);
                 self.finish_tasks();
             }
+            ToManager::Reserve { lane, serial, request } => {
+                self.ask_reservations((lane, serial), request, now);
+            }
+            ToManager::FenceSettled { lane, fences } => self.fence_settled(lane, fences, now),
             ToManager::Moved { from, to, commands } => {
                 let from = self.path_name(from);
                 let to = self.path_name(to);
@@ -259,6 +296,7 @@ impl<T: Transport> Manager<T> {
 
     fn lane_down(&mut self, lane: LaneId) {
         self.tasks.lane_down(lane);
+        self.reservations.lane_down(lane);
         self.finish_tasks();
     }
 
@@ -276,7 +314,9 @@ impl<T: Transport> Manager<T> {
 
     fn act(&mut self, action: Action, now: Instant) {
         match action {
-            Action::Ask(path, question) => self.links.ask(path, question, now),
+            Action::Ask(path, question) => {
+                self.links.ask(path, Asker::Core, question, now);
+            }
             Action::GiveUp(path) => self.links.give_up(path),
             Action::Publish(table) => {
                 let transports = self.links.transports();
@@ -292,6 +332,8 @@ impl<T: Transport> Manager<T> {
             Action::Close(path) => {
                 self.links.close(path);
                 self.hub.counters.retire(path);
+                self.conversation_partner_left(path, now);
+                self.reservations.tell(reservation::Event::Removed(path));
             }
             Action::Resized => {
                 let code = Asc::CAPACITY_DATA_HAS_CHANGED;
@@ -299,6 +341,14 @@ impl<T: Transport> Manager<T> {
             }
             Action::Removed => self.tell_driver(GuestEvent::Removed),
             Action::Returned => self.tell_driver(GuestEvent::Rescan),
+            Action::Admission(path) => {
+                let (name, nexus) = (self.path_name(path), None);
+                self.reservations.tell(reservation::Event::Up { path, name, nexus });
+            }
+            Action::Out(path) => self.reservations.tell(reservation::Event::Down(path)),
+            Action::Conflicted(path) => {
+                self.reservations.tell(reservation::Event::Conflicted(path));
+            }
             Action::Tell(news) => self.notices.push(Notice::News(news)),
         }
     }

@@ -13,7 +13,7 @@ use crate::multipath::probe::Question;
 use crate::multipath::retry::Problem;
 use crate::multipath::select::Policy;
 use crate::multipath::state::PathState;
-use crate::multipath::table::Table;
+use crate::multipath::table::{Reserved, Table};
 use crate::path::Fate;
 use crate::scsi::Asc;
 
@@ -175,6 +175,19 @@ pub enum Event {
     Rename(PathId, String),
     /// An admin chose how long an unproven write may still land; for writes from now on.
     SetWriteQuiesce(Duration),
+    /// Paths are registered before they are used, from now on: each one that could be used is
+    /// [`Action::Admission`], and is used when it was [`Event::Admitted`].
+    Registers,
+    /// The path may be used.
+    Admitted(PathId),
+    /// That takes a while: the path's key is being registered.
+    Registering(PathId),
+    /// The path may not be used until it is admitted again.
+    Expelled(PathId),
+    /// What the guest's reservations mean for its commands has changed.
+    Reserved(Reserved),
+    /// A reservation command is under way over this path, or over none.
+    Conversing(Option<PathId>),
     /// Nothing but time.
     Tick,
 }
@@ -200,6 +213,13 @@ pub enum Action {
     Removed,
     /// The guest's driver is told that the LUN is there again.
     Returned,
+    /// The path could be used: may it? Only after [`Event::Registers`].
+    Admission(PathId),
+    /// The path is out of use, and wants to be admitted again when it is back.
+    Out(PathId),
+    /// A command of the guest's, who is registered, met RESERVATION CONFLICT over this path and none
+    /// over another one.
+    Conflicted(PathId),
     /// Tell people.
     Tell(News),
 }

@@ -32,7 +32,8 @@ impl Core {
             }
             let is_quiet = path.load.commands() == 0
                 && !path.check.is_running()
-                && !self.explicit.is_answer(path.id);
+                && !self.explicit.is_answer(path.id)
+                && self.conversing != Some(path.id);
             if is_quiet && path.quiet_since.is_none() && path.drains_since.is_some_and(by_all) {
                 path.quiet_since = Some(Version(version.0 + 1));
                 self.dirty = true;
@@ -149,6 +150,7 @@ impl Core {
             face: self.face.clone(),
             holds: self.ledger.holds(),
             heard: self.heard.iter().map(|(lane, count)| (*lane, *count)).collect(),
+            reserved: self.reserved,
         };
         for path in self.paths.values_mut() {
             if path.state == PathState::Draining && path.drains_since.is_none() {

@@ -13,6 +13,7 @@
 //! | `health` | which of them are worse than their siblings |
 //! | `lun` | what follows for the LUN, and what the lanes are told |
 //! | `access` | access states and groups, and what follows from them |
+//! | `registers` | paths that are registered before they are used |
 //! | `capacity` | when the guest is told of another size |
 
 mod access;
@@ -21,6 +22,7 @@ mod events;
 mod health;
 mod lun;
 mod paths;
+mod registers;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -37,7 +39,7 @@ use super::groups::Choice;
 use super::hold::{Attempt, Hold, Ledger, Wait};
 use super::path::Path;
 use super::state::PathState;
-use super::table::NoPath;
+use super::table::{NoPath, Reserved};
 use crate::ids::{LaneId, PathId, Version};
 use crate::limits::PATHS_MAX;
 use crate::lun::Face;
@@ -66,6 +68,11 @@ pub struct Core {
     choice: Choice,
     explicit: Explicit,
     gone: Gone,
+    /// Paths are registered before they are used.
+    registers: bool,
+    reserved: Reserved,
+    /// The path over which a reservation command is under way.
+    conversing: Option<PathId>,
     version: Version,
     watch: Watch,
     dirty: bool,
@@ -91,6 +98,9 @@ impl Core {
             no_path_since: Some(now),
             no_path: NoPath::Hold,
             hope_until: None,
+            registers: false,
+            reserved: Reserved::default(),
+            conversing: None,
             version: Version(0),
             watch: Watch::new(now),
             dirty: true,
@@ -177,6 +187,15 @@ impl Core {
                 }
             }
             Event::SetWriteQuiesce(time) => self.settings.write_quiesce = time,
+            Event::Registers => self.registers = true,
+            Event::Admitted(path) => self.admitted(path, now),
+            Event::Registering(path) => self.registering(path, now),
+            Event::Expelled(path) => self.expelled(path, now),
+            Event::Reserved(reserved) => {
+                self.dirty |= reserved != self.reserved;
+                self.reserved = reserved;
+            }
+            Event::Conversing(path) => self.conversing = path,
             Event::Tick => {}
         }
         self.settle(now);

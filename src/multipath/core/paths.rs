@@ -148,6 +148,7 @@ impl Core {
             Problem::SizeChanged => self.changed(id, now),
             Problem::Doubt(code) => self.doubt(id, &format!("unit attention {code}"), now),
             Problem::Overdue => self.overdue(id, now),
+            Problem::Conflicted => self.actions.push(Action::Conflicted(id)),
         }
     }
 
@@ -209,6 +210,7 @@ impl Core {
         path.enter(to, reason, now);
         self.dirty = true;
         let name = path.name.clone();
+        self.leaves_use(id, from);
         self.actions.push(Action::Tell(News::Path { name, from, to, reason: reason.to_owned() }));
     }
 
@@ -342,9 +344,8 @@ impl Core {
         let back = matches!(path.state, PathState::Failed | PathState::WrongLun);
         if back || path.state == PathState::Checking {
             let good = if back { "it answers again" } else { "all questions answered" };
-            let (state, why) = self.welcome(id, good, now);
             self.change(id, PathState::Checking, good, now);
-            self.change(id, state, &why, now);
+            self.may_be_used(id, good, now);
         }
     }
 

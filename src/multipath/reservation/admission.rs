@@ -54,8 +54,9 @@ impl Script<'_> {
         let Some(now) = self.reservation()? else { return Ok(false) };
         let record = &mut self.state.record;
         let stands = |key: &Key| keys.keys.contains(key);
+        let had_key = record.key;
         let coming = record.coming.take().filter(|key| !key.is_none() && stands(key));
-        record.key = coming.or(record.key.filter(stands));
+        record.key = coming.or(had_key.filter(stands));
         let had = record.reservation.take();
         record.reservation = had.filter(|had| {
             now.held.is_some_and(|held| {
@@ -64,6 +65,9 @@ impl Script<'_> {
             })
         });
         self.state.unverified = false;
+        if let (Some(gone), None) = (had_key, self.state.record.key) {
+            self.act(Action::Fenced(gone));
+        }
         Ok(true)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::record::Record;
 use crate::ids::PathId;
-use crate::scsi::reservation::{In, InAction, Out, Parameters, TransportId};
+use crate::scsi::reservation::{In, InAction, Key, Out, Parameters, TransportId};
 use crate::scsi::{Asc, SenseKey};
 
 /// Names a command of the guest, for its answer.
@@ -65,6 +65,9 @@ pub enum Event {
     Restored(Option<Record>),
     /// Nothing can be kept: PERSISTENT RESERVE OUT is refused from now on.
     Stateless,
+    /// The guest comes from another host, and this was kept there: it is taken up as after a
+    /// restart.
+    Imported(Record),
     /// The record of the last [`Action::Keep`] is on the medium, or cannot be.
     Kept(bool),
     /// The path answers and wants to be used.
@@ -109,6 +112,6 @@ pub enum Action {
     Attention(PathId, Asc),
     /// The guest's answer.
     Answer(Ticket, Answer),
-    /// The guest's key was taken by another initiator.
-    Fenced,
+    /// The guest's key is gone from the array: another initiator took it, or the array lost it.
+    Fenced(Key),
 }

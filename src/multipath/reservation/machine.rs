@@ -67,6 +67,17 @@ impl Machine {
         mem::take(&mut self.actions)
     }
 
+    /// True once it was told what was kept, or that nothing can be: then what waits is spoken of
+    /// with the array.
+    pub fn has_begun(&self) -> bool {
+        self.store != Store::Unknown
+    }
+
+    /// True while the guest is registered.
+    pub fn is_registered(&self) -> bool {
+        self.state.record.key.is_some()
+    }
+
     /// What stands, for reports.
     pub fn standing(&self) -> Standing {
         let members = self.state.members.values();
@@ -150,6 +161,10 @@ impl Script<'_> {
                 self.lose(*path);
                 self.keep_holder_alive()
             }
+            Event::Imported(record) => {
+                self.import(record);
+                self.up().into_iter().try_for_each(|path| self.admit(path))
+            }
             Event::Removed(path) => {
                 self.state.members.remove(path);
                 self.keep_holder_alive()
@@ -158,6 +173,15 @@ impl Script<'_> {
             _ => Ok(()),
         }?;
         self.close().map(|_| ())
+    }
+
+    /// The holder's path is the other host's, whatever its name.
+    fn import(&mut self, record: &Record) {
+        self.state.record = record.clone();
+        if let Some(held) = &mut self.state.record.reservation {
+            held.holder = held.holder.take().map(|_| String::new());
+        }
+        self.state.unverified = !record.is_empty();
     }
 
     fn answer(&mut self, ticket: Ticket, request: &Request, stateless: bool) -> Step<()> {

@@ -2,10 +2,8 @@
 //!
 //! A registration belongs to an I_T nexus, and each path is one; the guest has one nexus.
 //!
-//! Nothing in the program speaks through it yet: the guest's commands are refused
-//! (`src/lun/commands.rs`). What it is known not to do: stand up to another initiator's commands in
-//! the middle of a conversation (`tests::run` with races), keep the unit attentions of its own
-//! commands from the guest, take an import.
+//! The manager owns the machine, sends what it wants sent and answers the guest
+//! (`src/engine/manager/reservations.rs`).
 //!
 //! | file | what |
 //! |---|---|
@@ -15,10 +13,12 @@
 //! | `orders` | PERSISTENT RESERVE OUT, service action by service action |
 //! | `ghosts` | registrations of paths that are away |
 //! | `admission` | a path wants to be used |
+//! | [`attentions`] | which unit attentions are of the guest's own making |
 //! | [`fold`] | what the array tells, as the guest is told it |
 //! | [`record`] | what must survive the backend, and what is told of it |
 
 mod admission;
+pub mod attentions;
 pub mod events;
 pub mod fold;
 mod ghosts;

@@ -79,7 +79,7 @@ impl Script<'_> {
             return;
         }
         self.lose_key(key, Registration::Fenced);
-        self.act(Action::Fenced);
+        self.act(Action::Fenced(key));
     }
 
     /// The guest's key has left the array's list. A path that is away may have an older one there.
@@ -224,14 +224,16 @@ impl Script<'_> {
         for path in paths {
             self.register(*path, Key::NONE)?;
         }
-        self.state.record.key = None;
+        let key = self.state.record.key.take();
         self.state.record.reservation = None;
         for member in self.state.members.values_mut() {
             if member.registration != Registration::Pending {
                 member.registration = Registration::Fenced;
             }
         }
-        self.act(Action::Fenced);
+        if let Some(key) = key {
+            self.act(Action::Fenced(key));
+        }
         Ok(())
     }
 

@@ -76,6 +76,8 @@ pub(super) struct Script<'a> {
     /// What PRGENERATION counts for the guest of what was done.
     pub visible: u32,
     generations: Option<Generations>,
+    /// The path over which something was changed last.
+    changed_over: Option<PathId>,
     /// What is on the medium.
     kept: Record,
 }
@@ -91,6 +93,7 @@ impl<'a> Script<'a> {
             counted: 0,
             visible: 0,
             generations: None,
+            changed_over: None,
             kept,
         }
     }
@@ -121,8 +124,12 @@ impl<'a> Script<'a> {
 
     /// The end: the guest's count is what it should be, and what has changed is kept. False where
     /// that cannot be.
+    ///
+    /// The list is read over the path that has changed something: an array that tells this nexus of
+    /// it (tgtd does, against SPC-5) tells it now, and the guest hears of it with its next command,
+    /// as it would over one path.
     pub fn close(&mut self) -> Step<bool> {
-        if self.counted > 0 {
+        if self.counted > 0 || self.changed_over.is_some() {
             self.keys()?;
         }
         self.count();
@@ -143,6 +150,9 @@ impl<'a> Script<'a> {
                 end => {
                     let good = matches!(end, End::Good(_));
                     self.counted += u32::from(good && counts(&command));
+                    if good && matches!(command, Command::Out(..)) {
+                        self.changed_over = Some(path);
+                    }
                     return Ok(end);
                 }
             }
@@ -230,7 +240,9 @@ impl<'a> Script<'a> {
 
     /// Reads over the first path that answers; `None` when none does.
     pub fn read(&mut self, what: InAction) -> Step<Option<End>> {
-        for path in self.up() {
+        let mut paths = self.up();
+        paths.sort_by_key(|path| Some(*path) != self.changed_over);
+        for path in paths {
             let end = self.send(path, Command::In(what))?;
             if !matches!(end, End::NotExecuted | End::Lost) {
                 return Ok(Some(end));

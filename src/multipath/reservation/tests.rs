@@ -164,7 +164,7 @@ impl World {
                     assert!(self.answer.replace(answer).is_none(), "answered twice");
                     continue;
                 }
-                Action::Attention(..) | Action::Fenced => continue,
+                Action::Attention(..) | Action::Fenced(_) => continue,
             };
             actions.extend(self.machine.apply(next));
         }

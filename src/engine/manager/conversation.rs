@@ -1,0 +1,229 @@
+//! The manager's conversation with the array about reservations: one command at a time, over the
+//! path that the machine names.
+//!
+//! ```text
+//!   Ready -- a fence is settled --> Flying --+--> its end is told
+//!     ^                                      +--> Unproven -- proof, or its time is over --> lost
+//!     '---------- Resting <-- BUSY ----------'
+//! ```
+
+use std::time::Instant;
+
+use super::Manager;
+use super::links::{Answered, Asker};
+use crate::ids::PathId;
+use crate::limits::{BUSY_BACKOFF, BUSY_TRIES_MAX};
+use crate::multipath;
+use crate::multipath::classify::{Class, Executed, classify};
+use crate::multipath::probe::Question;
+use crate::multipath::reservation::attentions::made;
+use crate::multipath::reservation::{Command, End, Event};
+use crate::path::{Fate, Transport};
+use crate::scsi::reservation::In;
+use crate::scsi::{Asc, SenseKey, Status};
+
+/// Bytes of room for the answer to PERSISTENT RESERVE IN.
+const ROOM: u16 = 0xF000;
+
+/// A command of the machine's.
+#[derive(Debug)]
+pub struct Sending {
+    path: PathId,
+    command: Command,
+    /// BUSY and the like in a row.
+    tries: u8,
+    sent: Instant,
+    at: At,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// To be sent as soon as nothing of before the guest was fenced is left.
+    Ready,
+    /// To be sent again then.
+    Resting(Instant),
+    Flying,
+    /// Its end says nothing, and it may still be executed: until this time, or until the transport
+    /// speaks of this session of the path.
+    Unproven {
+        session: u32,
+        safe_at: Option<Instant>,
+    },
+}
+
+impl Sending {
+    /// A command that is to be sent.
+    pub fn new(path: PathId, command: Command, now: Instant) -> Self {
+        Sending { path, command, tries: 0, sent: now, at: At::Ready }
+    }
+
+    /// True when nothing but a fence holds it back.
+    pub fn is_ready(&self) -> bool {
+        self.at == At::Ready
+    }
+
+    /// When something is due, if nothing happens before.
+    pub fn due(&self) -> Option<Instant> {
+        match self.at {
+            At::Resting(until) => Some(until),
+            At::Unproven { safe_at, .. } => safe_at,
+            At::Ready | At::Flying => None,
+        }
+    }
+}
+
+impl<T: Transport> Manager<T> {
+    /// Looks after what waits for time.
+    pub(super) fn look_after_reservations(&mut self, now: Instant) {
+        let due = self.reservations.next_timer().is_some_and(|due| due <= now);
+        if let Some(sending) = self.reservations.sending.as_mut().filter(|_| due) {
+            match sending.at {
+                At::Resting(_) => sending.at = At::Ready,
+                At::Unproven { .. } => self.conversation_ends(End::Lost, now),
+                At::Ready | At::Flying => {}
+            }
+        }
+        self.work_on_reservations(now);
+    }
+
+    /// Nothing of `session` of `path`, or of an earlier one, waits in the host any more; where it is
+    /// `proven`, nothing of it will be executed either.
+    pub(super) fn conversation_is_over(
+        &mut self,
+        path: PathId,
+        session: u32,
+        proven: bool,
+        now: Instant,
+    ) {
+        let quiesce = self.core.settings().write_quiesce;
+        let Some(sending) = self.reservations.sending.as_mut() else { return };
+        let At::Unproven { session: own, safe_at } = &mut sending.at else { return };
+        if sending.path != path || !(1..=session).contains(own) {
+            return;
+        }
+        if proven {
+            return self.conversation_ends(End::Lost, now);
+        }
+        safe_at.get_or_insert(now + quiesce);
+    }
+
+    /// The path is no more: what was sent over it may be executed for as long as any lost write.
+    pub(super) fn conversation_partner_left(&mut self, path: PathId, now: Instant) {
+        let quiesce = self.core.settings().write_quiesce;
+        if let Some(sending) = self.reservations.sending.as_mut().filter(|one| one.path == path)
+            && let At::Unproven { safe_at, .. } = &mut sending.at
+        {
+            safe_at.get_or_insert(now + quiesce);
+        }
+    }
+
+    pub(super) fn send_reservation(&mut self, now: Instant) {
+        let Some(sending) = &mut self.reservations.sending else { return };
+        (sending.at, sending.sent) = (At::Flying, now);
+        let (path, question) = (sending.path, question(&sending.command));
+        for code in made(&sending.command) {
+            self.apply(multipath::Event::Making { path, code: *code }, now);
+        }
+        self.apply(multipath::Event::Conversing(Some(path)), now);
+        if !self.links.ask(path, Asker::Reservations, question, now) {
+            self.conversation_made(Executed::No, now);
+            self.conversation_ends(End::NotExecuted, now);
+        }
+    }
+
+    /// The unit attentions of the command that was sent: made, or not.
+    fn conversation_made(&mut self, executed: Executed, now: Instant) {
+        let Some(sending) = &self.reservations.sending else { return };
+        let path = sending.path;
+        for code in made(&sending.command) {
+            self.apply(multipath::Event::Made { path, code: *code, executed, ended: now }, now);
+        }
+    }
+
+    /// A command over a path has ended.
+    pub(super) fn conversation_answered(&mut self, answered: Answered, now: Instant) {
+        let Answered { path, fate, session, data, .. } = answered;
+        let verdict = classify(&fate);
+        let good = matches!(&fate, Fate::Answered(answer) if answer.status == Status::GOOD);
+        let refused = verdict.class == Class::Done && !good;
+        self.conversation_made(if refused { Executed::No } else { verdict.executed }, now);
+        let quiesce = self.core.settings().write_quiesce;
+        let Some(sending) = &mut self.reservations.sending else { return };
+        let sent = sending.sent;
+        let changes = matches!(sending.command, Command::Out(..));
+        let end = match verdict.class {
+            Class::Done if good => End::Good(data),
+            Class::Done => refusal(&fate),
+            Class::Conflict => End::Conflict,
+            Class::Unsupported => End::Refused(SenseKey::IllegalRequest, Asc::INVALID_FIELD_IN_CDB),
+            class => match (attention(class), verdict.executed) {
+                (Some(code), _) => {
+                    self.judge_attention(path, class, sent, now);
+                    End::Attention(code)
+                }
+                (None, Executed::Yes | Executed::No)
+                    if matches!(class, Class::Load | Class::HostBusy)
+                        && sending.tries < BUSY_TRIES_MAX =>
+                {
+                    sending.tries += 1;
+                    sending.at = At::Resting(now + BUSY_BACKOFF);
+                    return self.apply(multipath::Event::Conversing(None), now);
+                }
+                (None, Executed::Yes | Executed::No) => End::NotExecuted,
+                (None, Executed::Unknown) if changes => {
+                    sending.at = At::Unproven { session, safe_at: Some(now + quiesce) };
+                    return self.apply(multipath::Event::Conversing(None), now);
+                }
+                (None, Executed::Parked) if changes => {
+                    sending.at = At::Unproven { session, safe_at: None };
+                    return self.apply(multipath::Event::Conversing(None), now);
+                }
+                (None, _) => End::Lost,
+            },
+        };
+        self.conversation_ends(end, now);
+    }
+
+    /// The path brought a unit attention: it is judged as one that a guest's command has met.
+    fn judge_attention(&mut self, path: PathId, class: Class, sent: Instant, now: Instant) {
+        let event = match class {
+            Class::Attention(code) => multipath::Event::Attention { path, code, sent },
+            Class::Doubt(code) => multipath::Event::Doubted(path, format!("unit attention {code}")),
+            _ => multipath::Event::Changed(path),
+        };
+        self.apply(event, now);
+    }
+
+    fn conversation_ends(&mut self, end: End, now: Instant) {
+        self.reservations.sending = None;
+        self.apply(multipath::Event::Conversing(None), now);
+        self.reservation(Event::Ended(end), now);
+    }
+}
+
+fn question(command: &Command) -> Question {
+    match command {
+        Command::Out(out, given) => Question { cdb: out.cdb(), room: 0, data_out: given.bytes() },
+        Command::In(action) => {
+            let asked = In { action: *action, allocation: ROOM };
+            Question { cdb: asked.cdb(), room: usize::from(ROOM), data_out: Vec::new() }
+        }
+    }
+}
+
+fn refusal(fate: &Fate) -> End {
+    let sense = match fate {
+        Fate::Answered(answer) => answer.sense.as_ref().and_then(|sense| sense.decode()),
+        Fate::Failed(..) => None,
+    };
+    let (key, code) = sense.unwrap_or((SenseKey::AbortedCommand, Asc::NONE));
+    End::Refused(key, code)
+}
+
+fn attention(class: Class) -> Option<Asc> {
+    match class {
+        Class::Attention(code) | Class::Doubt(code) | Class::AccessChanged(code) => Some(code),
+        Class::SizeChanged => Some(Asc::CAPACITY_DATA_HAS_CHANGED),
+        _ => None,
+    }
+}

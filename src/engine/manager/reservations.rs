@@ -1,0 +1,221 @@
+//! The manager's part in the guest's persistent reservations: what the machine wants is sent, kept,
+//! published and answered ([`crate::multipath::reservation`] decides what that is).
+//!
+//! ```text
+//!   guest's PR IN, PR OUT -- lane --+                       +--> PR commands over a path
+//!   a path could be used -- core ---+--> Machine::apply ----+--> records to keep
+//!   ends, kept records -------------+                       +--> admissions and the lanes' table
+//!                                                           +--> the guest's answer
+//! ```
+//!
+//! What is sent has the manager's own channel of a path, beside the core's questions
+//! ([`super::conversation`]). An attempt that was lost is told as lost only when it cannot be executed
+//! any more: then another path is asked what stands, and what it says is true.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use super::conversation::Sending;
+use super::{Manager, Notice};
+use crate::engine::messages::ToLane;
+use crate::ids::{LaneId, PathId};
+use crate::multipath::reservation::{
+    Action, Answer, Event, Machine, Record, Request, Standing, Ticket,
+};
+use crate::multipath::{self, Reserved};
+use crate::path::Transport;
+use crate::scsi::{Asc, SenseKey};
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Reservations {
+    machine: Machine,
+    /// Paths are admitted by the machine.
+    active: bool,
+    /// What it is to be told: the core's own actions are carried out first.
+    news: VecDeque<Event>,
+    /// Paths that have asked whether they may be used.
+    applicants: Vec<PathId>,
+    /// What the machine wants done and is not done yet.
+    wanted: VecDeque<Action>,
+    working: bool,
+    pub(super) sending: Option<Sending>,
+    /// Whose answers are owed: a lane, and its serial number of the command.
+    asked: Vec<(Ticket, LaneId, u64)>,
+    tickets: u64,
+    /// Why PERSISTENT RESERVE OUT is refused now, whatever the machine would say.
+    refusal: Option<String>,
+    keeps: Vec<Record>,
+    reserved: Reserved,
+    /// The running lanes, and up to which fence each has ended what was begun before.
+    lanes: BTreeMap<LaneId, u64>,
+}
+
+impl Reservations {
+    /// A lane runs from now on, and has nothing from before.
+    pub fn lane_up(&mut self, lane: LaneId) {
+        self.lanes.insert(lane, self.reserved.fences);
+    }
+
+    /// A lane is gone. What it asked goes on; nobody hears the answer.
+    pub fn lane_down(&mut self, lane: LaneId) {
+        self.lanes.remove(&lane);
+        self.asked.retain(|(_, asker, _)| *asker != lane);
+    }
+
+    /// The machine is to be told this.
+    pub fn tell(&mut self, event: Event) {
+        if let Event::Up { path, .. } = event {
+            self.applicants.push(path);
+        }
+        self.news.push_back(event);
+    }
+
+    /// The machine is to be told something.
+    pub fn has_news(&self) -> bool {
+        !self.working && !self.news.is_empty()
+    }
+
+    fn is_fenced_off(&self) -> bool {
+        self.lanes.values().all(|settled| *settled >= self.reserved.fences)
+    }
+
+    /// When something is due, if nothing happens before.
+    pub fn next_timer(&self) -> Option<Instant> {
+        self.sending.as_ref().and_then(Sending::due)
+    }
+}
+
+impl<T: Transport> Manager<T> {
+    /// From now on a path is used only when the machine admits it. Comes before the first path.
+    pub fn register_paths(&mut self, now: Instant) {
+        self.reservations.active = true;
+        self.apply(multipath::Event::Registers, now);
+    }
+
+    /// Tells the machine.
+    pub fn reservation(&mut self, event: Event, now: Instant) {
+        self.reservations.tell(event);
+        self.work_on_reservations(now);
+    }
+
+    /// PERSISTENT RESERVE OUT is refused, for this reason, or is not.
+    pub fn refuse_reservations(&mut self, refusal: Option<String>) {
+        self.reservations.refusal = refusal;
+    }
+
+    /// Records to keep, the latest last; each is to be answered by [`Event::Kept`].
+    pub fn take_keeps(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.reservations.keeps)
+    }
+
+    /// What stands, for reports.
+    pub fn standing(&self) -> Standing {
+        self.reservations.machine.standing()
+    }
+
+    /// A lane's guest asks.
+    pub(super) fn ask_reservations(
+        &mut self,
+        (lane, serial): (LaneId, u64),
+        request: Request,
+        now: Instant,
+    ) {
+        let ours = &mut self.reservations;
+        let refusal = ours.refusal.as_ref().filter(|_| matches!(request, Request::Out(..)));
+        if let (Some(reason), true) = (refusal, ours.active) {
+            self.notices.push(Notice::ReservationRefused(reason.clone()));
+        }
+        if refusal.is_some() || !ours.active {
+            let answer = Answer::Check(SenseKey::IllegalRequest, Asc::INVALID_OPCODE);
+            return self.hub.send(lane, ToLane::Reserved { serial, answer });
+        }
+        ours.tickets += 1;
+        let ticket = Ticket(ours.tickets);
+        ours.asked.push((ticket, lane, serial));
+        self.reservation(Event::Asked(ticket, request), now);
+    }
+
+    /// A lane has ended all that was begun before the guest was fenced so many times.
+    pub(super) fn fence_settled(&mut self, lane: LaneId, fences: u64, now: Instant) {
+        if let Some(settled) = self.reservations.lanes.get_mut(&lane) {
+            *settled = fences.max(*settled);
+        }
+        self.work_on_reservations(now);
+    }
+
+    pub(super) fn work_on_reservations(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.reservations.working, true) {
+            // Whoever is at it goes on with what has come.
+            return;
+        }
+        let mut answers = Vec::new();
+        loop {
+            let ours = &mut self.reservations;
+            while let Some(event) = ours.news.pop_front() {
+                let actions = ours.machine.apply(event);
+                ours.wanted.extend(actions);
+            }
+            if let Some(sending) = &ours.sending {
+                if !sending.is_ready() || !ours.is_fenced_off() {
+                    break;
+                }
+                self.send_reservation(now);
+                continue;
+            }
+            match ours.wanted.pop_front() {
+                None => break,
+                Some(Action::Answer(ticket, answer)) => answers.push((ticket, answer)),
+                Some(action) => self.do_for_reservations(action, now),
+            }
+        }
+        // First every lane has the table that goes with an answer.
+        let registered = self.reservations.machine.is_registered();
+        self.publish_reserved(Reserved { registered, ..self.reservations.reserved }, now);
+        for (ticket, answer) in answers {
+            let ours = &mut self.reservations;
+            if let Some(at) = ours.asked.iter().position(|(asked, ..)| *asked == ticket) {
+                let (_, lane, serial) = ours.asked.swap_remove(at);
+                self.hub.send(lane, ToLane::Reserved { serial, answer });
+            }
+        }
+        // Where that takes a while, people may know.
+        let begun = self.reservations.machine.has_begun();
+        for path in std::mem::take(&mut self.reservations.applicants) {
+            if begun {
+                self.apply(multipath::Event::Registering(path), now);
+            }
+        }
+        self.reservations.working = false;
+    }
+
+    fn do_for_reservations(&mut self, action: Action, now: Instant) {
+        let reserved = self.reservations.reserved;
+        match action {
+            Action::Send(path, command) => {
+                self.reservations.sending = Some(Sending::new(path, command, now));
+            }
+            Action::Keep(record) => self.reservations.keeps.push(record),
+            Action::Admit(path) => self.apply(multipath::Event::Admitted(path), now),
+            Action::Expel(path) => self.apply(multipath::Event::Expelled(path), now),
+            Action::Hold => self.publish_reserved(Reserved { hold: true, ..reserved }, now),
+            Action::Resume => self.publish_reserved(Reserved { hold: false, ..reserved }, now),
+            Action::Pin(pin) => self.publish_reserved(Reserved { pin, ..reserved }, now),
+            Action::Fenced(key) => {
+                self.notices.push(Notice::Fenced(key));
+                let fences = reserved.fences + 1;
+                let fenced = Reserved { registered: false, pin: None, hold: false, fences };
+                self.publish_reserved(fenced, now);
+            }
+            // Judged when it came.
+            Action::Attention(..) => {}
+            Action::Answer(..) => debug_assert!(false, "answers come after the table"),
+        }
+    }
+
+    fn publish_reserved(&mut self, reserved: Reserved, now: Instant) {
+        if std::mem::replace(&mut self.reservations.reserved, reserved) != reserved {
+            self.apply(multipath::Event::Reserved(reserved), now);
+        }
+    }
+}
