@@ -18,9 +18,9 @@ use crate::multipath::classify::{Class, Executed, classify};
 use crate::multipath::probe::Question;
 use crate::multipath::reservation::attentions::made;
 use crate::multipath::reservation::{Command, End, Event};
-use crate::path::{Fate, Transport};
+use crate::path::{Answer, Fate, Residual, Transport};
 use crate::scsi::reservation::In;
-use crate::scsi::{Asc, SenseKey, Status};
+use crate::scsi::{Asc, Sense, SenseKey, Status};
 
 /// Bytes of room for the answer to PERSISTENT RESERVE IN.
 const ROOM: u16 = 0xF000;
@@ -32,7 +32,6 @@ pub struct Sending {
     command: Command,
     /// BUSY and the like in a row.
     tries: u8,
-    sent: Instant,
     at: At,
 }
 
@@ -53,8 +52,8 @@ enum At {
 
 impl Sending {
     /// A command that is to be sent.
-    pub fn new(path: PathId, command: Command, now: Instant) -> Self {
-        Sending { path, command, tries: 0, sent: now, at: At::Ready }
+    pub fn new(path: PathId, command: Command) -> Self {
+        Sending { path, command, tries: 0, at: At::Ready }
     }
 
     /// True when nothing but a fence holds it back.
@@ -119,7 +118,8 @@ impl<T: Transport> Manager<T> {
 
     pub(super) fn send_reservation(&mut self, now: Instant) {
         let Some(sending) = &mut self.reservations.sending else { return };
-        (sending.at, sending.sent) = (At::Flying, now);
+        sending.at = At::Flying;
+        self.reservations.last_sent = Some(now);
         let (path, question) = (sending.path, question(&sending.command));
         for code in made(&sending.command) {
             self.apply(multipath::Event::Making { path, code: *code }, now);
@@ -142,14 +142,13 @@ impl<T: Transport> Manager<T> {
 
     /// A command over a path has ended.
     pub(super) fn conversation_answered(&mut self, answered: Answered, now: Instant) {
-        let Answered { path, fate, session, data, .. } = answered;
+        let Answered { fate, session, data, .. } = answered;
         let verdict = classify(&fate);
         let good = matches!(&fate, Fate::Answered(answer) if answer.status == Status::GOOD);
         let refused = verdict.class == Class::Done && !good;
         self.conversation_made(if refused { Executed::No } else { verdict.executed }, now);
         let quiesce = self.core.settings().write_quiesce;
         let Some(sending) = &mut self.reservations.sending else { return };
-        let sent = sending.sent;
         let changes = matches!(sending.command, Command::Out(..));
         let end = match verdict.class {
             Class::Done if good => End::Good(data),
@@ -157,10 +156,7 @@ impl<T: Transport> Manager<T> {
             Class::Conflict => End::Conflict,
             Class::Unsupported => End::Refused(SenseKey::IllegalRequest, Asc::INVALID_FIELD_IN_CDB),
             class => match (attention(class), verdict.executed) {
-                (Some(code), _) => {
-                    self.judge_attention(path, class, sent, now);
-                    End::Attention(code)
-                }
+                (Some(code), _) => End::Attention(code),
                 (None, Executed::Yes | Executed::No)
                     if matches!(class, Class::Load | Class::HostBusy)
                         && sending.tries < BUSY_TRIES_MAX =>
@@ -184,9 +180,13 @@ impl<T: Transport> Manager<T> {
         self.conversation_ends(end, now);
     }
 
-    /// The path brought a unit attention: it is judged as one that a guest's command has met.
-    fn judge_attention(&mut self, path: PathId, class: Class, sent: Instant, now: Instant) {
-        let event = match class {
+    /// The path brought a unit attention with the last command: it is judged as one that a guest's
+    /// command has met.
+    pub(super) fn judge_attention(&mut self, path: PathId, code: Asc, now: Instant) {
+        let sent = self.reservations.last_sent.unwrap_or(now);
+        let sense = Some(Box::new(Sense::fixed(SenseKey::UnitAttention, code)));
+        let (status, residual) = (Status::CHECK_CONDITION, Residual::None);
+        let event = match classify(&Fate::Answered(Answer { status, sense, residual })).class {
             Class::Attention(code) => multipath::Event::Attention { path, code, sent },
             Class::Doubt(code) => multipath::Event::Doubted(path, format!("unit attention {code}")),
             _ => multipath::Event::Changed(path),

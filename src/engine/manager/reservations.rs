@@ -40,6 +40,8 @@ pub struct Reservations {
     wanted: VecDeque<Action>,
     working: bool,
     pub(super) sending: Option<Sending>,
+    /// When the last command was sent.
+    pub(super) last_sent: Option<Instant>,
     /// Whose answers are owed: a lane, and its serial number of the command.
     asked: Vec<(Ticket, LaneId, u64)>,
     tickets: u64,
@@ -193,7 +195,7 @@ impl<T: Transport> Manager<T> {
         let reserved = self.reservations.reserved;
         match action {
             Action::Send(path, command) => {
-                self.reservations.sending = Some(Sending::new(path, command, now));
+                self.reservations.sending = Some(Sending::new(path, command));
             }
             Action::Keep(record) => self.reservations.keeps.push(record),
             Action::Admit(path) => self.apply(multipath::Event::Admitted(path), now),
@@ -207,8 +209,7 @@ impl<T: Transport> Manager<T> {
                 let fenced = Reserved { registered: false, pin: None, hold: false, fences };
                 self.publish_reserved(fenced, now);
             }
-            // Judged when it came.
-            Action::Attention(..) => {}
+            Action::Attention(path, code) => self.judge_attention(path, code, now),
             Action::Answer(..) => debug_assert!(false, "answers come after the table"),
         }
     }

@@ -8,10 +8,12 @@
 
 use std::collections::BTreeMap;
 
+use super::attentions::made;
 use super::events::{Action, Command, End};
 use super::fold;
 use super::record::{Record, Registration};
 use crate::ids::PathId;
+use crate::scsi::Asc;
 use crate::scsi::reservation::{
     InAction, Key, Keys, Out, OutAction, Parameters, Reservation, TransportId, parameters,
 };
@@ -78,6 +80,10 @@ pub(super) struct Script<'a> {
     generations: Option<Generations>,
     /// The path over which something was changed last.
     changed_over: Option<PathId>,
+    /// What that may have made for other nexuses.
+    made: &'static [Asc],
+    /// The end is being made.
+    closing: bool,
     /// What is on the medium.
     kept: Record,
 }
@@ -94,6 +100,8 @@ impl<'a> Script<'a> {
             visible: 0,
             generations: None,
             changed_over: None,
+            made: &[],
+            closing: false,
             kept,
         }
     }
@@ -125,10 +133,11 @@ impl<'a> Script<'a> {
     /// The end: the guest's count is what it should be, and what has changed is kept. False where
     /// that cannot be.
     ///
-    /// The list is read over the path that has changed something: an array that tells this nexus of
-    /// it (tgtd does, against SPC-5) tells it now, and the guest hears of it with its next command,
-    /// as it would over one path.
+    /// The list is read over the path that has changed something. There are arrays that tell this
+    /// nexus of it as well, against SPC-5 (tgtd does, once for each of our other paths): now they
+    /// do, and it is known as the guest's own doing.
     pub fn close(&mut self) -> Step<bool> {
+        self.closing = true;
         if self.counted > 0 || self.changed_over.is_some() {
             self.keys()?;
         }
@@ -142,6 +151,7 @@ impl<'a> Script<'a> {
             let reply = self.reply(Action::Send(path, command.clone()))?;
             let end = if let Reply::End(end) = reply { end } else { End::Lost };
             match end {
+                End::Attention(code) if self.is_echo(path, code) => {}
                 End::Attention(code) => self.act(Action::Attention(path, code)),
                 End::NotExecuted | End::Lost => {
                     self.lose(path);
@@ -152,6 +162,7 @@ impl<'a> Script<'a> {
                     self.counted += u32::from(good && counts(&command));
                     if good && matches!(command, Command::Out(..)) {
                         self.changed_over = Some(path);
+                        self.made = made(&command);
                     }
                     return Ok(end);
                 }
@@ -159,6 +170,10 @@ impl<'a> Script<'a> {
         }
         self.lose(path);
         Ok(End::NotExecuted)
+    }
+
+    fn is_echo(&self, path: PathId, code: Asc) -> bool {
+        self.closing && self.changed_over == Some(path) && self.made.contains(&code)
     }
 
     /// `path` is out of use until it is up again.
