@@ -112,6 +112,20 @@ impl Scene {
         self.qmp.execute("path-fail", json!({"name": name}));
     }
 
+    /// A path is used as soon as it is registered; it is told when the conversation is over.
+    fn wait_registered(&mut self) {
+        let patience = Instant::now() + Duration::from_secs(30);
+        loop {
+            let report = self.report();
+            let paths = report["paths"].as_array().expect("a list");
+            if paths.iter().all(|path| path["registration"] == "registered") {
+                return;
+            }
+            assert!(Instant::now() < patience, "{report}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn bring_back(&mut self, port: usize) {
         let name = path_name(&mut self.qmp, port);
         self.qmp.execute("path-reinstate", json!({"name": name}));
@@ -188,9 +202,7 @@ fn reservation_moves_when_its_path_fails_and_the_path_comes_back_registered() {
             scene.bring_back(port);
             scene.writes_are_good();
         }
-        let report = scene.report();
-        let paths = report["paths"].as_array().expect("a list");
-        assert!(paths.iter().all(|path| path["registration"] == "registered"), "{report}");
+        scene.wait_registered();
         scene.queue().good(&release(KEY, kind));
         scene.queue().good(&register(KEY, 0));
         assert_eq!(keys(scene.queue()).1, Vec::<u64>::new());
@@ -206,9 +218,7 @@ fn preempting_oneself_keeps_every_path_registered() {
     assert_eq!(reservation(scene.queue()), Some((KEY, WRITE_EXCLUSIVE)));
     assert_eq!(keys(scene.queue()).1, [KEY]);
     scene.writes_are_good();
-    let report = scene.report();
-    let paths = report["paths"].as_array().expect("a list");
-    assert!(paths.iter().all(|path| path["registration"] == "registered"), "{report}");
+    scene.wait_registered();
     scene.queue().good(&reserve_out(3, 0, list(KEY, 0, 0)));
     assert_eq!((keys(scene.queue()).1, reservation(scene.queue())), (vec![], None));
     assert_eq!(scene.report()["key"], Value::Null);
@@ -288,5 +298,9 @@ fn without_a_place_to_keep_it_nothing_is_registered() {
     assert_eq!(keys(guest.queue()).1, Vec::<u64>::new());
     let said =
         |line: &String| line.contains("PERSISTENT RESERVE OUT is refused: there is no state_dir");
-    assert!(backend.log().iter().any(said), "{:?}", backend.log());
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !backend.log().iter().any(said) {
+        assert!(Instant::now() < patience, "{:?}", backend.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

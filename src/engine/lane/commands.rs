@@ -74,8 +74,8 @@ pub struct Command {
     pub tries: Tries,
     /// Paths tried in this round.
     pub tried: PathSet,
-    /// The path over which it met RESERVATION CONFLICT last.
-    pub conflicted: Option<PathId>,
+    /// Paths over which it met RESERVATION CONFLICT.
+    pub conflicted: PathSet,
     /// The last path it was on.
     pub last: Option<PathId>,
     /// The manager was told that the attempt under way takes long.
@@ -107,7 +107,7 @@ impl Command {
             hedged: false,
             tries: Tries::default(),
             tried: PathSet::default(),
-            conflicted: None,
+            conflicted: PathSet::default(),
             last: None,
             overdue: false,
             prefer_last: false,
@@ -159,7 +159,7 @@ impl Commands {
             command.request.header.map_or(Extent::Nothing, |header| row.extent(&header.cdb));
         command.tries = Tries::default();
         command.tried = PathSet::default();
-        command.conflicted = None;
+        command.conflicted = PathSet::default();
         command.last = None;
         command.prefer_last = false;
         command.doom = None;

@@ -5,6 +5,7 @@
 //! of the others stand. So with a guest that is registered another path is tried. Where that one
 //! does it, the first is registered again; where none does, the guest has its answer.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Lane;
@@ -15,6 +16,7 @@ use crate::engine::messages::ToManager;
 use crate::ids::{PathId, Slot};
 use crate::limits::ROUND_BACKOFF;
 use crate::lun::{Repeat, Route};
+use crate::multipath::Entry;
 use crate::multipath::classify::Class;
 use crate::multipath::reservation as machine;
 use crate::multipath::retry::Problem;
@@ -109,16 +111,20 @@ impl<T: Transport> Lane<T> {
     /// After RESERVATION CONFLICT over `path`: is it worth asking another one?
     pub(super) fn another_may_do(&self, slot: Slot, path: PathId) -> bool {
         let (table, command) = (&self.snapshot.table, &self.commands[slot]);
+        if !table.reserved.registered || command.doom.is_some() {
+            return false;
+        }
+        let may = |id: PathId| table.reserved.pin.is_none_or(|pin| pin == id);
+        let usable = |id: PathId| table.entry(id).is_some_and(Entry::is_usable) && may(id);
+        // The reservation has left this path while the command was on it.
+        if !usable(path) {
+            return true;
+        }
         let suspects = self.paths.suspects();
         let fits = |id: PathId| {
-            id != path
-                && !command.tried.contains(id)
-                && !suspects.contains(id)
-                && table.reserved.pin.is_none_or(|pin| pin == id)
+            id != path && usable(id) && !command.conflicted.contains(id) && !suspects.contains(id)
         };
-        table.reserved.registered
-            && command.doom.is_none()
-            && table.entries.iter().any(|entry| entry.is_usable() && fits(entry.id))
+        table.entries.iter().any(|entry| fits(entry.id))
     }
 
     /// A command has met RESERVATION CONFLICT, or has not: of a path that is alone with it the
@@ -126,10 +132,16 @@ impl<T: Transport> Lane<T> {
     pub(super) fn compare_conflict(&mut self, slot: Slot, path: PathId, class: Class) {
         let command = &mut self.commands[slot];
         match class {
-            Class::Conflict => command.conflicted = Some(path),
-            Class::Done => {
-                if let Some(alone) = command.conflicted.take() {
-                    self.report(alone, Problem::Conflicted);
+            // What it has tried for other reasons may do it now.
+            Class::Conflict => {
+                command.conflicted.insert(path);
+                command.tried = command.conflicted;
+            }
+            Class::Done if !command.conflicted.is_empty() => {
+                let conflicted = std::mem::take(&mut command.conflicted);
+                let table = Arc::clone(&self.snapshot.table);
+                for entry in table.entries.iter().filter(|entry| conflicted.contains(entry.id)) {
+                    self.report(entry.id, Problem::Conflicted);
                 }
             }
             _ => {}
@@ -177,5 +189,71 @@ fn given(request: &Request, data: &[u8]) -> Outcome {
         sense: None,
         residual: room - used.min(room),
         stored: stored as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::OwnedBuffer;
+    use crate::completion::Owed;
+    use crate::ids::RingIndex;
+    use crate::lun::commands::row;
+    use crate::scsi::Cdb;
+    use crate::virtio_scsi::{Address, RequestHeader, TaskAttribute};
+
+    fn begun(commands: &mut Commands, opcode: u8) -> Slot {
+        let cdb = Cdb::new(&[opcode, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+        let owed = Owed::new(RingIndex::CONTROL, 0);
+        let slot = commands.claim(owed, &mut Request::default(), row(&cdb));
+        commands[slot].state = State::Waiting;
+        slot
+    }
+
+    fn ended(commands: &mut Commands, slot: Slot) {
+        commands.release(slot).expect("it was owed").abandon();
+    }
+
+    #[test]
+    fn fence_waits_for_what_changes_something_and_was_begun_before() {
+        let (mut fence, mut commands) = (Fence::default(), Commands::default());
+        let (read, write) = (begun(&mut commands, 0x28), begun(&mut commands, 0x2A));
+        let asked = begun(&mut commands, opcode::PERSISTENT_RESERVE_OUT);
+        assert_eq!(fence.settled(&commands), None, "there was none");
+        fence.adopt(1, commands.last_serial());
+        let later = begun(&mut commands, 0x2A);
+        assert_eq!(fence.settled(&commands), None, "a write of before");
+        ended(&mut commands, write);
+        assert_eq!(fence.settled(&commands), Some(1));
+        assert_eq!(fence.settled(&commands), None, "told once");
+        fence.adopt(1, commands.last_serial());
+        assert_eq!(fence.settled(&commands), None, "the same fence");
+        for slot in [read, asked, later] {
+            ended(&mut commands, slot);
+        }
+    }
+
+    fn asks(cdb: &[u8], list: Vec<u8>) -> Result<machine::Request, Asc> {
+        let list = OwnedBuffer::from_vec(list);
+        let address = Address::LogicalUnit { target: 0, lun: 0 };
+        let attribute = TaskAttribute::Simple;
+        let header = RequestHeader { address, tag: 0, attribute, cdb: Cdb::new(cdb) };
+        let mut asked = Request { header: Some(header), ..Request::default() };
+        asked.data_out = list.segments().clone();
+        request(&asked)
+    }
+
+    #[test]
+    fn request_is_refused_as_the_standard_says() {
+        let out = |action, length: u8| [0x5F, action, 0, 0, 0, 0, 0, 0, length, 0];
+        assert!(asks(&out(0, 24), vec![0; 24]).is_ok());
+        assert_eq!(asks(&out(0, 20), vec![0; 20]), Err(Asc::PARAMETER_LIST_LENGTH_ERROR));
+        assert_eq!(asks(&out(0, 24), vec![0; 20]), Err(Asc::PARAMETER_LIST_LENGTH_ERROR));
+        assert_eq!(asks(&out(0, 28), vec![0; 28]), Err(Asc::PARAMETER_LIST_LENGTH_ERROR));
+        assert_eq!(asks(&out(0x1F, 24), vec![0; 24]), Err(Asc::INVALID_FIELD_IN_CDB));
+        assert!(
+            asks(&out(7, 24), vec![0; 24]).is_ok(),
+            "the machine refuses it, whatever its list"
+        );
     }
 }

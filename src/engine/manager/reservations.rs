@@ -18,7 +18,7 @@ use std::time::Instant;
 use super::conversation::Sending;
 use super::{Manager, Notice};
 use crate::engine::messages::ToLane;
-use crate::ids::{LaneId, PathId};
+use crate::ids::{LaneId, PathId, Version};
 use crate::multipath::reservation::{
     Action, Answer, Event, Machine, Record, Request, Standing, Ticket,
 };
@@ -49,6 +49,9 @@ pub struct Reservations {
     refusal: Option<String>,
     keeps: Vec<Record>,
     reserved: Reserved,
+    /// What lanes send is held back since this table: before every lane reads it, one may still send
+    /// over a path that the reservation is about to leave.
+    hold: Option<Version>,
     /// The running lanes, and up to which fence each has ended what was begun before.
     lanes: BTreeMap<LaneId, u64>,
 }
@@ -159,7 +162,8 @@ impl<T: Transport> Manager<T> {
                 ours.wanted.extend(actions);
             }
             if let Some(sending) = &ours.sending {
-                if !sending.is_ready() || !ours.is_fenced_off() {
+                let known = ours.hold.is_none_or(|hold| self.core.is_honoured(hold));
+                if !sending.is_ready() || !known || !ours.is_fenced_off() {
                     break;
                 }
                 self.send_reservation(now);
@@ -200,8 +204,14 @@ impl<T: Transport> Manager<T> {
             Action::Keep(record) => self.reservations.keeps.push(record),
             Action::Admit(path) => self.apply(multipath::Event::Admitted(path), now),
             Action::Expel(path) => self.apply(multipath::Event::Expelled(path), now),
-            Action::Hold => self.publish_reserved(Reserved { hold: true, ..reserved }, now),
-            Action::Resume => self.publish_reserved(Reserved { hold: false, ..reserved }, now),
+            Action::Hold => {
+                self.publish_reserved(Reserved { hold: true, ..reserved }, now);
+                self.reservations.hold = Some(self.core.version());
+            }
+            Action::Resume => {
+                self.publish_reserved(Reserved { hold: false, ..reserved }, now);
+                self.reservations.hold = None;
+            }
             Action::Pin(pin) => self.publish_reserved(Reserved { pin, ..reserved }, now),
             Action::Fenced(key) => {
                 self.notices.push(Notice::Fenced(key));

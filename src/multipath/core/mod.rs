@@ -251,6 +251,16 @@ impl Core {
         self.face.as_ref()
     }
 
+    /// The version of the last table.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// True when every running lane reads the table of `version`, or a later one.
+    pub fn is_honoured(&self, version: Version) -> bool {
+        self.ledger.honoured_by_all().is_none_or(|seen| seen >= version)
+    }
+
     /// The groups in use.
     pub fn choice(&self) -> &Choice {
         &self.choice

@@ -11,23 +11,32 @@ use crate::ids::PathId;
 use crate::scsi::reservation::Key;
 
 impl Script<'_> {
-    /// Registers `path` where it has to be, and admits it. It is left out where nobody answers.
+    /// Registers `path` where it has to be, and admits it. Where that cannot be it is out of use, and
+    /// comes again.
     pub(super) fn admit(&mut self, path: PathId) -> Step<()> {
-        if self.state.unverified && !self.take_up()? {
+        if !self.is_fit(path)? {
+            self.lose(path);
             return Ok(());
         }
+        self.act(Action::Admit(path));
+        self.keep_holder_alive()
+    }
+
+    fn is_fit(&mut self, path: PathId) -> Step<bool> {
+        if self.state.unverified && !self.take_up()? {
+            return Ok(false);
+        }
         if self.state.record.key.is_some() && !self.look(path)? {
-            return Ok(());
+            return Ok(false);
         }
         if self.state.record.key.is_none() {
             let owes = self.state.members.get(&path).is_some_and(|member| !member.keys.is_empty());
             // It was away when the guest's registration ended.
             if owes && !matches!(self.register(path, Key::NONE)?, End::Good(_)) {
-                return Ok(());
+                return Ok(false);
             }
         }
-        self.act(Action::Admit(path));
-        self.keep_holder_alive()
+        Ok(true)
     }
 
     /// With a key that stands: false where the path cannot be used now.

@@ -84,6 +84,8 @@ pub(super) struct Script<'a> {
     made: &'static [Asc],
     /// The end is being made.
     closing: bool,
+    /// Nothing was changed since it was made: what was answered stands, with all that it means.
+    closed: bool,
     /// What is on the medium.
     kept: Record,
 }
@@ -102,6 +104,7 @@ impl<'a> Script<'a> {
             changed_over: None,
             made: &[],
             closing: false,
+            closed: false,
             kept,
         }
     }
@@ -137,12 +140,17 @@ impl<'a> Script<'a> {
     /// nexus of it as well, against SPC-5 (tgtd does, once for each of our other paths): now they
     /// do, and it is known as the guest's own doing.
     pub fn close(&mut self) -> Step<bool> {
+        if self.closed && self.kept == self.state.record {
+            return Ok(true);
+        }
         self.closing = true;
         if self.counted > 0 || self.changed_over.is_some() {
             self.keys()?;
         }
         self.count();
-        if self.kept == self.state.record { Ok(true) } else { self.keep() }
+        let kept = self.kept == self.state.record || self.keep()?;
+        (self.closing, self.closed) = (false, true);
+        Ok(kept)
     }
 
     /// Sends a command. A path that does not answer is out of use from here on.
@@ -162,6 +170,7 @@ impl<'a> Script<'a> {
                     self.counted += u32::from(good && counts(&command));
                     if good && matches!(command, Command::Out(..)) {
                         self.changed_over = Some(path);
+                        self.closed = false;
                         self.made = made(&command);
                     }
                     return Ok(end);
