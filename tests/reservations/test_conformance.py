@@ -53,18 +53,22 @@ def cut_again_and_again(node):
 class Conformance(unittest.TestCase):
     """iscsi-test-cu in a guest, beside iscsi-test-cu on the array itself."""
 
-    def compare(self, array, paths, tests, cutting=False):
+    def compare(self, array, paths, tests, rounds=0):
+        """`rounds`: so often, while paths are cut; 0 for once, and nothing is cut."""
         with Scene(self.id().rsplit(".", 1)[-1], array, nodes=1, paths=paths) as scene:
             reference, ours = {}, {}
+            # First: what fails on the array itself leaves registrations of sessions that are no more.
+            with cut_again_and_again(scene.nodes[0]) if rounds else nullcontext():
+                for some in tests * max(rounds, 1):
+                    found = conformance.in_guest(scene.nodes[0].guest, SG, some, 900)
+                    ours |= {test: verdict for test, verdict in found.items()
+                             if ours.get(test) != conformance.FAILED}
             for some in tests:
                 reference |= conformance.direct(scene.array.url(), some, 600)
-            with cut_again_and_again(scene.nodes[0]) if cutting else nullcontext():
-                for some in tests:
-                    ours |= conformance.in_guest(scene.nodes[0].guest, SG, some, 900)
             print(f"\n    {scene.array.name}: {conformance.count(reference)}; through us over {paths} paths: "
                   f"{conformance.count(ours)}")
             for found in (reference, ours):
-                self.assertGreater(len(found), 5, "the tests did not run")
+                self.assertGreaterEqual(len(found), 5, "the tests did not run")
             lost = conformance.lost(reference, ours)
             self.assertEqual([test for test in lost if not test.startswith((*REFUSED, *KNOWN))], [])
 
@@ -73,8 +77,7 @@ class Conformance(unittest.TestCase):
 
     @long
     def test_families_on_tgtd_while_a_path_is_cut_again_and_again(self):
-        for _ in range(3):
-            self.compare(TgtdArray, 3, FAMILIES, cutting=True)
+        self.compare(TgtdArray, 3, FAMILIES, rounds=20)
 
     @long
     def test_all_on_tgtd_over_two_paths(self):
