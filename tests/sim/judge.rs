@@ -62,6 +62,7 @@ impl Scene {
         self.counts.retries += u64::from(command.attempts > 1);
         self.counts.failovers += u64::from(moved);
         if makes {
+            self.oracle.making += 1;
             self.oracle.doubted = self.now;
         }
         Some(serial)
@@ -253,6 +254,7 @@ impl Scene {
             matches!(verdict.executed, Executed::Perhaps | Executed::Unknown | Executed::Parked);
         command.unproven |= open && command.row.repeat != Repeat::Freely;
         if command.row.makes.is_some() {
+            self.oracle.making -= 1;
             self.oracle.doubted = self.now;
             if open {
                 // The guest does not know either: should it be told, all is well. This port's nexus

@@ -56,6 +56,8 @@ pub struct Oracle {
     pub heard: Duration,
     /// When a MODE SELECT of the guest's was sent or ended last.
     pub doubted: Duration,
+    /// MODE SELECTs of the guest's that are under way: each may be executed at any moment.
+    pub making: u64,
     /// MODE SELECTs of the guest's of which it does not know whether they were executed: it may be
     /// told of each.
     pub excused: u64,
@@ -92,6 +94,7 @@ impl Oracle {
             told: 0,
             heard: Duration::ZERO,
             doubted: Duration::ZERO,
+            making: 0,
             excused: 0,
             event: None,
             resets: 0,
@@ -116,7 +119,8 @@ impl Oracle {
             self.brought += 1;
         }
         let latest = self.heard.max(self.doubted);
-        let known = |lost: Duration| clear.is_some_and(|clear| clear > lost.max(latest));
+        let quiet = self.making == 0;
+        let known = |lost: Duration| quiet && clear.is_some_and(|clear| clear > lost.max(latest));
         event.plain |= lost.is_none_or(known);
     }
 
