@@ -4,6 +4,7 @@ import queue
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -38,6 +39,21 @@ class TgtdArray:
     def close(self):
         self._tgtd.close()
         self._image.unlink(missing_ok=True)
+
+
+class BuiltInArray:
+    """The backend's own array: its ports are paths, and nothing stands in between."""
+
+    name = "the built-in array"
+
+    def __init__(self, directory):
+        self._place = tempfile.TemporaryDirectory(prefix="array-")
+
+    def address(self, port):
+        return f"emulated:{self._place.name}/disk.img?port={port + 1}&size={DISK_MIB}M"
+
+    def close(self):
+        self._place.cleanup()
 
 
 class LioArray:

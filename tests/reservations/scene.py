@@ -5,7 +5,7 @@ import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from arrays import OUT
+from arrays import OUT, BuiltInArray
 
 from backend import Backend # after arrays, which says where it is
 from iscsi import Proxy
@@ -21,8 +21,12 @@ class Node:
     def __init__(self, stack, directory, array, name, paths):
         self.directory = directory / name
         self.directory.mkdir()
-        self.proxies = [stack.enter_context(closing(Proxy(array.portal_port(path)))) for path in range(paths)]
-        urls = [array.url(proxy.port, portal) for portal, proxy in enumerate(self.proxies)]
+        self.proxies = []
+        if isinstance(array, BuiltInArray):
+            urls = [array.address(port) for port in range(paths)]
+        else:
+            self.proxies = [stack.enter_context(closing(Proxy(array.portal_port(path)))) for path in range(paths)]
+            urls = [array.url(proxy.port, portal) for portal, proxy in enumerate(self.proxies)]
         config = self.directory / "config.toml"
         config.write_text(f'[backend]\nstate_dir = "{self.directory / "state"}"\n'
                           f'[iscsi]\ninitiator_name = "iqn.2003-01.org.example:{name}"\n')

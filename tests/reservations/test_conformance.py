@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from random import Random
 
 import conformance
-from arrays import LioArray, TgtdArray
+from arrays import BuiltInArray, LioArray, TgtdArray
 from scene import SG, Scene
 
 from runner import long
@@ -86,6 +86,16 @@ class Conformance(unittest.TestCase):
     @long
     def test_all_on_tgtd_over_four_paths(self):
         self.compare(TgtdArray, 4, ["SCSI"])
+
+    def test_families_on_the_built_in_array(self):
+        for paths in (2, 4):
+            with Scene(self.id().rsplit(".", 1)[-1], BuiltInArray, nodes=1, paths=paths) as scene:
+                ours = {}
+                for some in FAMILIES:
+                    ours |= conformance.in_guest(scene.nodes[0].guest, SG, some, 900)
+                print(f"\n    {scene.array.name} over {paths} paths: {conformance.count(ours)}")
+                self.assertGreaterEqual(len(ours), 5, "the tests did not run")
+                self.assertEqual([test for test, verdict in ours.items() if verdict == conformance.FAILED], [])
 
     @long
     def test_all_on_lio_over_two_paths(self):
