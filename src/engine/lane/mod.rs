@@ -140,6 +140,7 @@ impl<T: Transport> Lane<T> {
     pub fn new(parts: Parts<T>) -> Self {
         let mut paths = Paths::new(parts.mail.as_raw_fd());
         paths.adopt(&parts.snapshot);
+        let fences = parts.snapshot.table.reserved.fences;
         Lane {
             id: parts.id,
             clock: Clock::new(parts.snapshot.table.has_usable(), parts.now),
@@ -160,7 +161,7 @@ impl<T: Transport> Lane<T> {
             rests: Rests::default(),
             holds: Holds::new(parts.id),
             tasks: Tasks::default(),
-            fence: Fence::default(),
+            fence: Fence::new(fences),
             mode: Mode::Draining(parts.now),
             later: parts.later,
             node: parts.node,
@@ -375,6 +376,9 @@ impl<T: Transport> Driven for Lane<T> {
         self.runs += 1;
         self.holds.acknowledge_again();
         self.manager.send(ToManager::Core(Event::LaneUp(self.id)));
+        // It has nothing from before; of later ones it tells when it has read of them.
+        let (lane, fences) = (self.id, self.fence.seen());
+        self.manager.send(ToManager::FenceSettled { lane, fences });
     }
 }
 

@@ -29,7 +29,7 @@ const LIST_MAX: u32 = 4096;
 
 /// What was begun before the guest was fenced, and must end before it can register again: a write
 /// that is sent once more would land under the new key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fence {
     seen: u64,
     /// The last command that was begun before; `None` when the manager has heard that all ended.
@@ -37,6 +37,16 @@ pub struct Fence {
 }
 
 impl Fence {
+    /// Of a lane that begins with a table of so many fences.
+    pub fn new(fences: u64) -> Self {
+        Fence { seen: fences, owed: None }
+    }
+
+    /// Those that it knows of.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// The table counts `fences`; `last` is the last command that was begun.
     pub fn adopt(&mut self, fences: u64, last: u64) {
         if fences > self.seen {
@@ -216,7 +226,7 @@ mod tests {
 
     #[test]
     fn fence_waits_for_what_changes_something_and_was_begun_before() {
-        let (mut fence, mut commands) = (Fence::default(), Commands::default());
+        let (mut fence, mut commands) = (Fence::new(0), Commands::default());
         let (read, write) = (begun(&mut commands, 0x28), begun(&mut commands, 0x2A));
         let asked = begun(&mut commands, opcode::PERSISTENT_RESERVE_OUT);
         assert_eq!(fence.settled(&commands), None, "there was none");

@@ -19,6 +19,7 @@ use crate::multipath::probe::Question;
 use crate::multipath::reservation::attentions::made;
 use crate::multipath::reservation::{Command, End, Event};
 use crate::path::{Answer, Fate, Residual, Transport};
+use crate::scsi::alua::AccessState;
 use crate::scsi::reservation::In;
 use crate::scsi::{Asc, Sense, SenseKey, Status};
 
@@ -61,6 +62,14 @@ impl Sending {
         self.at == At::Ready
     }
 
+    /// True for a registration of a key: a guest's write of before a fence must not land under it.
+    pub fn registers(&self) -> bool {
+        match &self.command {
+            Command::Out(out, given) => out.action.registers() && !given.action_key.is_none(),
+            Command::In(_) => false,
+        }
+    }
+
     /// When something is due, if nothing happens before.
     pub fn due(&self) -> Option<Instant> {
         match self.at {
@@ -94,20 +103,31 @@ impl<T: Transport> Manager<T> {
         proven: bool,
         now: Instant,
     ) {
+        let over = self.reservations.over.entry(path).or_default();
+        let last = if proven { &mut over.0 } else { &mut over.1 };
+        *last = session.max(*last);
+        self.look_at_proofs(now);
+    }
+
+    /// What is known to be over may be over for the command whose end said nothing.
+    fn look_at_proofs(&mut self, now: Instant) {
         let quiesce = self.core.settings().write_quiesce;
         let Some(sending) = self.reservations.sending.as_mut() else { return };
-        let At::Unproven { session: own, safe_at } = &mut sending.at else { return };
-        if sending.path != path || !(1..=session).contains(own) {
-            return;
-        }
-        if proven {
+        let At::Unproven { session, safe_at } = &mut sending.at else { return };
+        let over = self.reservations.over.get(&sending.path);
+        let (proven, returned) = over.copied().unwrap_or_default();
+        if (1..=proven).contains(session) {
             return self.conversation_ends(End::Lost, now);
         }
-        safe_at.get_or_insert(now + quiesce);
+        if (1..=returned).contains(session) && safe_at.is_none() {
+            *safe_at = Some(now + quiesce);
+            self.apply(multipath::Event::Conversing(None), now);
+        }
     }
 
     /// The path is no more: what was sent over it may be executed for as long as any lost write.
     pub(super) fn conversation_partner_left(&mut self, path: PathId, now: Instant) {
+        self.reservations.over.remove(&path);
         let quiesce = self.core.settings().write_quiesce;
         if let Some(sending) = self.reservations.sending.as_mut().filter(|one| one.path == path)
             && let At::Unproven { safe_at, .. } = &mut sending.at
@@ -165,14 +185,21 @@ impl<T: Transport> Manager<T> {
                     sending.at = At::Resting(now + BUSY_BACKOFF);
                     return self.apply(multipath::Event::Conversing(None), now);
                 }
-                (None, Executed::Yes | Executed::No) => End::NotExecuted,
+                (None, Executed::Yes | Executed::No) => match class {
+                    Class::Load | Class::HostBusy | Class::Access(AccessState::Transitioning) => {
+                        End::Busy
+                    }
+                    _ => End::NotExecuted,
+                },
                 (None, Executed::Unknown) if changes => {
                     sending.at = At::Unproven { session, safe_at: Some(now + quiesce) };
-                    return self.apply(multipath::Event::Conversing(None), now);
+                    self.apply(multipath::Event::Conversing(None), now);
+                    return self.look_at_proofs(now);
                 }
+                // Only its path can say that it is over: until then the path is not closed.
                 (None, Executed::Parked) if changes => {
                     sending.at = At::Unproven { session, safe_at: None };
-                    return self.apply(multipath::Event::Conversing(None), now);
+                    return self.look_at_proofs(now);
                 }
                 (None, _) => End::Lost,
             },
@@ -194,7 +221,7 @@ impl<T: Transport> Manager<T> {
         self.apply(event, now);
     }
 
-    fn conversation_ends(&mut self, end: End, now: Instant) {
+    pub(super) fn conversation_ends(&mut self, end: End, now: Instant) {
         self.reservations.sending = None;
         self.apply(multipath::Event::Conversing(None), now);
         self.reservation(Event::Ended(end), now);

@@ -19,8 +19,9 @@ use super::conversation::Sending;
 use super::{Manager, Notice};
 use crate::engine::messages::ToLane;
 use crate::ids::{LaneId, PathId, Version};
+use crate::multipath::path::Path;
 use crate::multipath::reservation::{
-    Action, Answer, Event, Machine, Record, Request, Standing, Ticket,
+    Action, Answer, End, Event, Machine, Record, Request, Standing, Ticket,
 };
 use crate::multipath::{self, Reserved};
 use crate::path::Transport;
@@ -40,6 +41,9 @@ pub struct Reservations {
     wanted: VecDeque<Action>,
     working: bool,
     pub(super) sending: Option<Sending>,
+    /// Of each path the last session of which nothing will be executed any more, and the last of
+    /// which nothing waits in the host any more: that may be told before the command's end is.
+    pub(super) over: BTreeMap<PathId, (u32, u32)>,
     /// When the last command was sent.
     pub(super) last_sent: Option<Instant>,
     /// Whose answers are owed: a lane, and its serial number of the command.
@@ -57,9 +61,9 @@ pub struct Reservations {
 }
 
 impl Reservations {
-    /// A lane runs from now on, and has nothing from before.
+    /// A lane runs from now on, and says next which fences it knows of.
     pub fn lane_up(&mut self, lane: LaneId) {
-        self.lanes.insert(lane, self.reserved.fences);
+        self.lanes.insert(lane, 0);
     }
 
     /// A lane is gone. What it asked goes on; nobody hears the answer.
@@ -163,8 +167,16 @@ impl<T: Transport> Manager<T> {
             }
             if let Some(sending) = &ours.sending {
                 let known = ours.hold.is_none_or(|hold| self.core.is_honoured(hold));
-                if !sending.is_ready() || !known || !ours.is_fenced_off() {
+                if !sending.is_ready() || !known {
                     break;
+                }
+                if sending.registers() && !ours.is_fenced_off() {
+                    // What it waits for waits for a path, and the paths may wait for this.
+                    if self.core.paths().any(Path::is_usable) {
+                        break;
+                    }
+                    self.conversation_ends(End::NotExecuted, now);
+                    continue;
                 }
                 self.send_reservation(now);
                 continue;
@@ -193,6 +205,9 @@ impl<T: Transport> Manager<T> {
             }
         }
         self.reservations.working = false;
+        if self.reservations.has_news() {
+            self.work_on_reservations(now);
+        }
     }
 
     fn do_for_reservations(&mut self, action: Action, now: Instant) {

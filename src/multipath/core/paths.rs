@@ -178,6 +178,14 @@ impl Core {
 
     /// The path may lead somewhere else by now: nothing is sent until it has told who it is.
     pub(super) fn doubt(&mut self, id: PathId, why: &str, now: Instant) {
+        // One that waits to be registered has answered before that: it begins anew.
+        if self.paths.get(&id).is_some_and(|path| path.applies.is_some()) {
+            self.fail(id, why, now);
+            if let Some(path) = self.paths.get_mut(&id) {
+                path.check.doubtful(now);
+            }
+            return;
+        }
         if self.paths.get(&id).is_some_and(|path| path.in_use() && !path.held_back) {
             self.change(id, PathState::Checking, why, now);
             if let Some(path) = self.paths.get_mut(&id) {

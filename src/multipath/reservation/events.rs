@@ -38,6 +38,8 @@ pub enum End {
     Attention(Asc),
     /// CHECK CONDITION of another kind: the device server's last word.
     Refused(SenseKey, Asc),
+    /// The array, or the host, is loaded or between two states. Not executed; the path is well.
+    Busy,
     /// The path failed. The command was not executed and will not be.
     NotExecuted,
     /// The path failed. The command was executed or not, and will not be from now on: this may be

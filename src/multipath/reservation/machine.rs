@@ -61,6 +61,8 @@ impl Machine {
             Event::Stateless => self.store = Store::Stateless,
             Event::Kept(kept) => self.reply(Reply::Kept(kept)),
             Event::Ended(end) => self.reply(Reply::End(end)),
+            // It says no more when it is said again.
+            Event::Conflicted(_) if self.waiting.contains(&event) => {}
             event => self.waiting.push_back(event),
         }
         self.go_on();
@@ -158,7 +160,7 @@ impl Script<'_> {
             }
             Event::Conflicted(path) => self.admit(*path),
             Event::Down(path) => {
-                self.lose(*path);
+                self.is_down(*path);
                 self.keep_holder_alive()
             }
             Event::Imported(record) => {

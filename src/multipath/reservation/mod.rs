@@ -11,6 +11,7 @@
 //! | [`machine`] | one conversation with the array at a time |
 //! | `script` | a conversation that waits, written as if it did not |
 //! | `orders` | PERSISTENT RESERVE OUT, service action by service action |
+//! | `holder` | the reservation moves from a dead path |
 //! | `ghosts` | registrations of paths that are away |
 //! | `admission` | a path wants to be used |
 //! | [`attentions`] | which unit attentions are of the guest's own making |
@@ -22,12 +23,15 @@ pub mod attentions;
 pub mod events;
 pub mod fold;
 mod ghosts;
+mod holder;
 pub mod machine;
 mod orders;
 pub mod record;
 mod script;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_lost;
 
 pub use events::{Action, Answer, Command, End, Event, Request, Ticket};
 pub use machine::Machine;

@@ -15,16 +15,16 @@ use super::events::{Action, Answer, Command, End};
 use super::record::{Holding, Registration};
 use super::script::{Script, Step, counts};
 use crate::ids::PathId;
-use crate::scsi::reservation::{Key, Keys, Out, OutAction, Parameters, Reservation, parameters};
+use crate::scsi::reservation::{Key, Keys, Out, OutAction, Parameters, Reservation};
 use crate::scsi::{Asc, SenseKey};
 
 /// Tries to move a reservation from a dead path: each may cost a path its life.
-const MOVES_MAX: usize = 16;
+pub(super) const MOVES_MAX: usize = 16;
 
 /// What stood before a command, to see whether it was executed.
-struct Before {
-    keys: Keys,
-    reservation: Reservation,
+pub(super) struct Before {
+    pub keys: Keys,
+    pub reservation: Reservation,
 }
 
 /// How the guest's own command ended.
@@ -33,6 +33,8 @@ enum Outcome {
     Done(PathId),
     /// The guest is told this, and nothing has changed.
     Answer(Answer),
+    /// It was lost with this path, and nobody is left to be asked: it must not be sent again.
+    Unknown(PathId),
 }
 
 /// The guest's answer to what is not there.
@@ -40,7 +42,7 @@ fn refused(code: Asc) -> Answer {
     Answer::Check(SenseKey::IllegalRequest, code)
 }
 
-fn copies(keys: &Keys, key: Key) -> usize {
+pub(super) fn copies(keys: &Keys, key: Key) -> usize {
     keys.keys.iter().filter(|one| **one == key).count()
 }
 
@@ -66,7 +68,7 @@ impl Script<'_> {
         }
     }
 
-    fn before(&mut self) -> Step<Option<Before>> {
+    pub(super) fn before(&mut self) -> Step<Option<Before>> {
         let Some(keys) = self.keys()? else { return Ok(None) };
         let Some(reservation) = self.reservation()? else { return Ok(None) };
         Ok(Some(Before { keys, reservation }))
@@ -125,6 +127,8 @@ impl Script<'_> {
         for _ in 0..MOVES_MAX {
             self.keep_holder_alive()?;
             let Some(before) = self.before()? else { break };
+            // Whatever was begun before must be over before the guest's next registration.
+            self.heed_fence(&before.keys);
             let Some(path) = self.in_order().first().copied() else { break };
             if self.holder_is_dead() {
                 continue;
@@ -133,10 +137,13 @@ impl Script<'_> {
                 End::Good(_) => return Ok(Outcome::Done(path)),
                 End::Conflict => return Ok(Outcome::Answer(Answer::Conflict)),
                 End::Refused(key, code) => return Ok(Outcome::Answer(Answer::Check(key, code))),
+                End::Busy => break,
                 End::Attention(_) | End::NotExecuted => {}
                 End::Lost => {
-                    let Some(keys) = self.keys()? else { break };
-                    let Some(reservation) = self.reservation()? else { break };
+                    let Some(keys) = self.keys()? else { return Ok(Outcome::Unknown(path)) };
+                    let Some(reservation) = self.reservation()? else {
+                        return Ok(Outcome::Unknown(path));
+                    };
                     if executed(&before, &keys, &reservation) {
                         self.counted += u32::from(counts(&Command::Out(*out, given.clone())));
                         return Ok(Outcome::Done(path));
@@ -166,6 +173,13 @@ impl Script<'_> {
             Outcome::Answer(answer) => {
                 self.state.record.coming = None;
                 return Ok(answer);
+            }
+            // Which key stands is read when a path is back: both are ours.
+            Outcome::Unknown(path) => {
+                if let Some(member) = self.state.members.get_mut(&path).filter(|_| !new.is_none()) {
+                    member.keys.push(new);
+                }
+                return Ok(self.lost_from_sight());
             }
         };
         self.state.record.aptpl = given.aptpl;
@@ -251,6 +265,7 @@ impl Script<'_> {
         let path = match outcome {
             Outcome::Done(path) => path,
             Outcome::Answer(answer) => return Ok(answer),
+            Outcome::Unknown(_) => return Ok(self.lost_from_sight()),
         };
         let standing = &mut self.state.record.reservation;
         if !reserves {
@@ -283,23 +298,34 @@ impl Script<'_> {
         let path = match outcome {
             Outcome::Done(path) => path,
             Outcome::Answer(answer) => return Ok(answer),
+            Outcome::Unknown(_) => return Ok(self.lost_from_sight()),
         };
         if clears {
             self.forget(Registration::None);
         } else {
-            self.take_stock(path)?;
+            self.take_stock(path, victim)?;
         }
         self.visible = 1;
         Ok(Answer::Good(Vec::new()))
     }
 
-    /// After a PREEMPT over `path`: what is left of ours?
-    fn take_stock(&mut self, path: PathId) -> Step<()> {
+    /// The guest's command may have been executed, and no path is there to ask: the guest must look,
+    /// and what stands is read when a path is back.
+    fn lost_from_sight(&mut self) -> Answer {
+        self.state.unverified = true;
+        Answer::Check(SenseKey::AbortedCommand, Asc::NONE)
+    }
+
+    /// After a PREEMPT of `victim` over `path`: what is left of ours?
+    fn take_stock(&mut self, path: PathId, victim: Key) -> Step<()> {
         let Some(key) = self.state.record.key else { return Ok(()) };
         let Some(keys) = self.keys()? else { return Ok(()) };
         let left = copies(&keys, key);
         if left == 0 {
             self.lose_key(key, Registration::None);
+            if victim != key {
+                self.act(Action::Fenced(key));
+            }
             return Ok(());
         }
         let away = self.ghosts().into_iter();
@@ -319,59 +345,11 @@ impl Script<'_> {
     }
 
     /// Registers the other paths again, whose registrations a PREEMPT over `path` took.
-    fn restore_siblings(&mut self, path: PathId, key: Key) -> Step<()> {
+    pub(super) fn restore_siblings(&mut self, path: PathId, key: Key) -> Step<()> {
         for other in self.up() {
             if other != path {
                 self.register(other, key)?;
             }
-        }
-        Ok(())
-    }
-
-    fn holder_is_dead(&self) -> bool {
-        let held = self.state.record.reservation.as_ref();
-        held.is_some_and(|held| held.holder.is_some()) && self.holder().is_none()
-    }
-
-    /// Where the holder's path is dead the reservation moves to a living one, by preempting our own
-    /// key from there: nobody could release it otherwise.
-    pub(super) fn keep_holder_alive(&mut self) -> Step<()> {
-        let Some(key) = self.state.record.key else { return Ok(()) };
-        let Some(held) = self.state.record.reservation.clone() else { return Ok(()) };
-        if !self.holder_is_dead() {
-            return Ok(());
-        }
-        for _ in 0..MOVES_MAX {
-            let Some(path) = self.registered().first().copied() else { return Ok(()) };
-            let Some(before) = self.before()? else { return Ok(()) };
-            let stands = before.reservation.held;
-            if stands.is_none_or(|stands| stands.key != key || stands.kind != held.kind) {
-                self.state.record.reservation = None;
-                self.heed_fence(&before.keys);
-                return Ok(());
-            }
-            self.act(Action::Hold);
-            let out = Out::new(OutAction::Preempt, Some(held.kind), parameters::BASIC as u32);
-            let given = Parameters { key, action_key: key, ..Parameters::default() };
-            let end = self.send(path, Command::Out(out, given))?;
-            if matches!(end, End::Good(_)) {
-                let holder = self.name(path);
-                self.state.record.reservation = Some(Holding { kind: held.kind, holder });
-                self.restore_siblings(path, key)?;
-                self.act(Action::Resume);
-                return Ok(());
-            }
-            if matches!(end, End::Conflict | End::Refused(..)) {
-                let keys = self.keys()?;
-                if keys.is_some_and(|keys| copies(&keys, key) > 0) {
-                    // Only the dead one is registered: the others lost it by its own PREEMPT.
-                    self.register(path, key)?;
-                } else {
-                    self.act(Action::Resume);
-                    return Ok(());
-                }
-            }
-            self.act(Action::Resume);
         }
         Ok(())
     }

@@ -187,13 +187,18 @@ impl<'a> Script<'a> {
 
     /// `path` is out of use until it is up again.
     pub fn lose(&mut self, path: PathId) {
+        self.is_down(path);
+        self.act(Action::Expel(path));
+    }
+
+    /// As [`Script::lose`], where others have said so.
+    pub fn is_down(&mut self, path: PathId) {
         if let Some(member) = self.state.members.get_mut(&path) {
             member.up = false;
             if member.registration == Registration::Registered {
                 member.registration = Registration::Pending;
             }
         }
-        self.act(Action::Expel(path));
     }
 
     /// REGISTER AND IGNORE EXISTING KEY, with what the guest said of APTPL.
@@ -268,7 +273,7 @@ impl<'a> Script<'a> {
         paths.sort_by_key(|path| Some(*path) != self.changed_over);
         for path in paths {
             let end = self.send(path, Command::In(what))?;
-            if !matches!(end, End::NotExecuted | End::Lost) {
+            if !matches!(end, End::Busy | End::NotExecuted | End::Lost) {
                 return Ok(Some(end));
             }
         }
