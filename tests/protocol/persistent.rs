@@ -210,6 +210,26 @@ fn reservation_moves_when_its_path_fails_and_the_path_comes_back_registered() {
 }
 
 #[test]
+fn path_that_is_removed_leaves_no_registration_behind() {
+    let mut scene = Scene::start();
+    scene.queue().good(&register(0, KEY));
+    scene.queue().good(&reserve(KEY, WRITE_EXCLUSIVE));
+    // The holder's among them.
+    for port in 1..PORTS {
+        let name = path_name(&mut scene.qmp, port);
+        scene.qmp.execute("path-remove", json!({"name": name}));
+        scene.writes_are_good();
+    }
+    let patience = Instant::now() + Duration::from_secs(30);
+    while scene.report()["paths"].as_array().expect("a list").len() > 1 {
+        assert!(Instant::now() < patience, "{}", scene.report());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(keys(scene.queue()).1, [KEY], "the last path's, and no other");
+    assert_eq!(reservation(scene.queue()), Some((KEY, WRITE_EXCLUSIVE)));
+}
+
+#[test]
 fn preempting_oneself_keeps_every_path_registered() {
     let mut scene = Scene::start();
     scene.queue().good(&register(0, KEY));

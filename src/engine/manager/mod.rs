@@ -345,6 +345,7 @@ impl<T: Transport> Manager<T> {
                 let (name, nexus) = (self.path_name(path), None);
                 self.reservations.tell(reservation::Event::Up { path, name, nexus });
             }
+            Action::Leaving(path) => self.reservations.tell(reservation::Event::Leaving(path)),
             Action::Out(path) => self.reservations.tell(reservation::Event::Down(path)),
             Action::Conflicted(path) => {
                 self.reservations.tell(reservation::Event::Conflicted(path));

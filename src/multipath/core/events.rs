@@ -217,6 +217,8 @@ pub enum Action {
     Admission(PathId),
     /// The path is out of use, and wants to be admitted again when it is back.
     Out(PathId),
+    /// As that, and it does not come back: it is being removed.
+    Leaving(PathId),
     /// A command of the guest's, who is registered, met RESERVATION CONFLICT over this path and none
     /// over another one.
     Conflicted(PathId),

@@ -49,6 +49,10 @@ impl Core {
     /// The path has changed its state, from `from`.
     pub(super) fn leaves_use(&mut self, id: PathId, from: PathState) {
         let Some(path) = self.paths.get_mut(&id).filter(|_| self.registers) else { return };
+        if path.state == PathState::Draining {
+            path.applies = None;
+            return self.actions.push(Action::Leaving(id));
+        }
         let goes_on = path.state.is_usable() || path.state == PathState::Registering;
         if !goes_on && (path.applies.take().is_some() || from.is_usable()) {
             self.actions.push(Action::Out(id));

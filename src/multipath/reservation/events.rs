@@ -83,6 +83,8 @@ pub enum Event {
     },
     /// The path is out of use, and wants to be used only when it is [`Event::Up`] again.
     Down(PathId),
+    /// The path is out of use for good, and can still be spoken over: it is being removed.
+    Leaving(PathId),
     /// A command of the guest's got RESERVATION CONFLICT over this path.
     Conflicted(PathId),
     /// The path is no more.

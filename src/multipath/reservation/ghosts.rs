@@ -13,6 +13,18 @@ use crate::scsi::reservation::{Key, Out, OutAction, Parameters, Type, parameters
 const ROUNDS_MAX: usize = 16;
 
 impl Script<'_> {
+    /// A path that is removed leaves no registration behind, but for the guest's last one: that is
+    /// the guest's.
+    pub(super) fn leave(&mut self, path: PathId) -> Step<()> {
+        self.is_down(path);
+        self.keep_holder_alive()?;
+        let owes = self.state.members.get(&path).is_some_and(|member| !member.keys.is_empty());
+        if owes && !self.registered().is_empty() {
+            self.register(path, Key::NONE)?;
+        }
+        Ok(())
+    }
+
     /// A path that is away keeps the guest's old key in the array, for everybody to see, and with
     /// the types of all registrants it even holds the reservation. A path with another key can take
     /// it away by PREEMPT, and touches nothing else.

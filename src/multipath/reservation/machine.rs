@@ -163,6 +163,7 @@ impl Script<'_> {
                 self.is_down(*path);
                 self.keep_holder_alive()
             }
+            Event::Leaving(path) => self.leave(*path),
             Event::Imported(record) => {
                 self.import(record);
                 self.up().into_iter().try_for_each(|path| self.admit(path))
