@@ -66,10 +66,13 @@ impl Reservations {
         self.lanes.insert(lane, 0);
     }
 
-    /// A lane is gone. What it asked goes on; nobody hears the answer.
+    /// A lane is gone, and nobody hears its answers: a front end that comes and goes must not make
+    /// the machine's queue grow.
     pub fn lane_down(&mut self, lane: LaneId) {
         self.lanes.remove(&lane);
-        self.asked.retain(|(_, asker, _)| *asker != lane);
+        for (ticket, ..) in self.asked.extract_if(.., |(_, asker, _)| *asker == lane) {
+            self.news.push_back(Event::Forgotten(ticket));
+        }
     }
 
     /// The machine is to be told this.

@@ -91,6 +91,8 @@ pub enum Event {
     Removed(PathId),
     /// The guest asks.
     Asked(Ticket, Request),
+    /// Nobody waits for the answer any more. What is under way goes on; what waits is dropped.
+    Forgotten(Ticket),
     /// The command that was sent last has ended. There is one under way at most.
     Ended(End),
 }

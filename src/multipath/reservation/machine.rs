@@ -61,6 +61,11 @@ impl Machine {
             Event::Stateless => self.store = Store::Stateless,
             Event::Kept(kept) => self.reply(Reply::Kept(kept)),
             Event::Ended(end) => self.reply(Reply::End(end)),
+            Event::Forgotten(ticket) => {
+                let asks =
+                    |event: &Event| matches!(event, Event::Asked(asked, _) if *asked == ticket);
+                self.waiting.retain(|event| !asks(event));
+            }
             // It says no more when it is said again.
             Event::Conflicted(_) if self.waiting.contains(&event) => {}
             event => self.waiting.push_back(event),

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::ids::PathId;
-use crate::scsi::reservation::{Key, Out, OutAction, Parameters, parameters};
+use crate::scsi::reservation::{
+    In, InAction, Key, Keys, Out, OutAction, Parameters, Type, parameters,
+};
 use crate::scsi::{Asc, SenseKey};
 
 const PATH: PathId = PathId(0);
@@ -15,6 +17,64 @@ fn begun() -> Machine {
     machine
 }
 
+fn ask(
+    machine: &mut Machine,
+    action: OutAction,
+    kind: Option<Type>,
+    given: Parameters,
+) -> Vec<Action> {
+    let out = Out::new(action, kind, parameters::BASIC as u32);
+    machine.apply(Event::Asked(Ticket(1), Request::Out(out, given)))
+}
+
+fn ask_to_register(machine: &mut Machine) -> Vec<Action> {
+    let given = Parameters { action_key: Key(7), ..Parameters::default() };
+    ask(machine, OutAction::Register, None, given)
+}
+
+/// Answers all that is sent with GOOD, where the array lists this key, and keeps all; returns the
+/// actions among which the guest's answer is.
+fn finish(machine: &mut Machine, mut actions: Vec<Action>, listed: Key) -> Vec<Action> {
+    let keys = Keys { generation: 0, keys: vec![listed] }.bytes();
+    loop {
+        let next = actions.iter().find_map(|action| match action {
+            Action::Answer(..) => Some(None),
+            Action::Keep(_) => Some(Some(Event::Kept(true))),
+            Action::Send(_, Command::In(InAction::ReadKeys)) => {
+                Some(Some(Event::Ended(End::Good(keys.clone()))))
+            }
+            Action::Send(..) => Some(Some(Event::Ended(End::Good(vec![0; 8])))),
+            _ => None,
+        });
+        match next.expect("it goes on") {
+            Some(event) => actions = machine.apply(event),
+            None => return actions,
+        }
+    }
+}
+
+#[test]
+fn answer_comes_together_with_the_holders_path() {
+    let mut machine = begun();
+    let actions = ask_to_register(&mut machine);
+    finish(&mut machine, actions, Key(7));
+    let given = Parameters { key: Key(7), ..Parameters::default() };
+    let actions = ask(&mut machine, OutAction::Reserve, Some(Type::WriteExclusive), given);
+    let last = finish(&mut machine, actions, Key(7));
+    assert!(last.contains(&Action::Pin(Some(PATH))), "the guest may write at once: {last:?}");
+}
+
+#[test]
+fn command_that_waits_is_dropped_when_nobody_waits_for_it() {
+    let mut machine = begun();
+    let actions = ask_to_register(&mut machine);
+    let asked = In { action: InAction::ReadKeys, allocation: 8 };
+    assert_eq!(machine.apply(Event::Asked(Ticket(2), Request::In(asked))), []);
+    assert_eq!(machine.apply(Event::Forgotten(Ticket(2))), []);
+    let last = finish(&mut machine, actions, Key(7));
+    assert!(!last.iter().any(|action| matches!(action, Action::Send(..))), "{last:?}");
+}
+
 #[test]
 fn path_that_is_told_to_be_down_is_not_expelled_as_well() {
     let mut machine = begun();
@@ -24,9 +84,7 @@ fn path_that_is_told_to_be_down_is_not_expelled_as_well() {
 #[test]
 fn command_that_is_lost_with_the_last_path_is_not_sent_again() {
     let mut machine = begun();
-    let given = Parameters { action_key: Key(7), ..Parameters::default() };
-    let out = Out::new(OutAction::Register, None, parameters::BASIC as u32);
-    let mut actions = machine.apply(Event::Asked(Ticket(1), Request::Out(out, given)));
+    let mut actions = ask_to_register(&mut machine);
     let mut sent = 0;
     let answer = loop {
         let next = actions.into_iter().find_map(|action| match action {
@@ -56,9 +114,7 @@ fn command_that_is_lost_with_the_last_path_is_not_sent_again() {
 #[test]
 fn busy_array_costs_no_path() {
     let mut machine = begun();
-    let given = Parameters { action_key: Key(7), ..Parameters::default() };
-    let out = Out::new(OutAction::Register, None, parameters::BASIC as u32);
-    let mut actions = machine.apply(Event::Asked(Ticket(1), Request::Out(out, given)));
+    let mut actions = ask_to_register(&mut machine);
     while let Some(Action::Send(..)) = actions.first() {
         actions = machine.apply(Event::Ended(End::Busy));
     }
