@@ -7,10 +7,16 @@ use vhost_user_scsi_mpath::completion::Response;
 use vhost_user_scsi_mpath::ids::LaneId;
 use vhost_user_scsi_mpath::lun::commands::row;
 use vhost_user_scsi_mpath::lun::{Extent, Row};
+use vhost_user_scsi_mpath::scsi::reservation::{In, InAction};
 use vhost_user_scsi_mpath::scsi::{Asc, Cdb, SenseKey, Status, opcode};
 
+use crate::cluster::in_words;
+use crate::model::Order;
 use crate::options::BLOCK;
 use crate::sessions::Open;
+
+/// Room for the answer to PERSISTENT RESERVE IN.
+const ASKED_BYTES: usize = 256;
 
 /// An operation code that nobody knows.
 pub const VENDOR: u8 = 0xC1;
@@ -40,11 +46,15 @@ pub enum Op {
     Vendor,
     /// MODE SELECT(10): the array tells all other nexuses.
     ModeSelect,
+    /// PERSISTENT RESERVE OUT.
+    ReserveOut,
+    /// PERSISTENT RESERVE IN.
+    ReserveIn,
 }
 
 impl Op {
     /// All of them.
-    pub const ALL: [Op; 11] = [
+    pub const ALL: [Op; 13] = [
         Op::Read,
         Op::Write,
         Op::WriteSame,
@@ -56,6 +66,8 @@ impl Op {
         Op::Ready,
         Op::Vendor,
         Op::ModeSelect,
+        Op::ReserveOut,
+        Op::ReserveIn,
     ];
 
     /// True where GOOD means that blocks have a new content.
@@ -134,6 +146,10 @@ pub struct Command {
     pub senses: Vec<(SenseKey, Asc)>,
     /// A task management function was about it.
     pub managed: bool,
+    /// The guest had the right to do this at some time since it began.
+    pub may_be_good: bool,
+    /// It had not, at some time.
+    pub may_conflict: bool,
 }
 
 impl Command {
@@ -172,7 +188,22 @@ impl Command {
             busy: 0,
             senses: Vec::new(),
             managed: false,
+            may_be_good: false,
+            may_conflict: false,
         }
+    }
+
+    /// Makes it ask for `order`.
+    pub fn order(&mut self, order: Order) {
+        let (out, given) = in_words(order);
+        (self.cdb, self.memory) = (out.cdb(), OwnedBuffer::from_vec(given.bytes()));
+        self.row = row(&self.cdb);
+    }
+
+    /// Makes it ask for `action`.
+    pub fn asks(&mut self, action: InAction) {
+        let allocation = ASKED_BYTES as u16;
+        self.cdb = In { action, allocation }.cdb();
     }
 
     /// Makes the command of a read its own: in other memory than the guest's it has no other name.
@@ -248,6 +279,13 @@ fn cdb(op: Op, first: u64, count: u64) -> Cdb {
             bytes[0] = opcode::MODE_SELECT_10;
             10
         }
+        Op::ReserveOut | Op::ReserveIn => {
+            bytes[0] = match op {
+                Op::ReserveOut => opcode::PERSISTENT_RESERVE_OUT,
+                _ => opcode::PERSISTENT_RESERVE_IN,
+            };
+            10
+        }
         Op::CompareAndWrite => {
             bytes[0] = opcode::COMPARE_AND_WRITE;
             bytes[2..10].copy_from_slice(&first.to_be_bytes());
@@ -287,6 +325,8 @@ fn data(op: Op, first: u64, count: u64, stamp: u64, compare: u64) -> (Vec<u8>, b
             list[16..20].copy_from_slice(&(count as u32).to_be_bytes());
             (list, false)
         }
+        Op::ReserveOut => (vec![0; 24], false),
+        Op::ReserveIn => (vec![0; ASKED_BYTES], true),
         Op::Sync | Op::Inquiry | Op::ReadCapacity | Op::Ready | Op::Vendor | Op::ModeSelect => {
             (vec![0; 96], true)
         }

@@ -11,6 +11,7 @@ use vhost_user_scsi_mpath::path::{Answer, Ended, Failure, Fate, Reach, Task, Tra
 use vhost_user_scsi_mpath::scsi::{Cdb, Status, opcode};
 
 use crate::array::{Clear, EVENT, Reply};
+use crate::cluster::is_ours;
 use crate::scene::Scene;
 
 /// What the fabric does at some time.
@@ -379,6 +380,7 @@ impl Scene {
         let port = &mut self.ports[attempt.port];
         let question = attempt.client == LaneId::MANAGER
             && !attempt.recalled
+            && !is_ours(attempt.client, &attempt.cdb)
             && !matches!(
                 attempt.cdb.opcode(),
                 opcode::INQUIRY | opcode::MAINTENANCE_IN | opcode::MAINTENANCE_OUT

@@ -192,6 +192,9 @@ impl Scene {
     pub fn close(&mut self, serial: u64, how: Over, acknowledged: bool) {
         let now = self.now;
         self.outstanding.remove(&serial);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.referee.loosen(serial);
+        }
         let Some(command) = self.commands.get_mut(&serial) else { return };
         command.over = Some((now, how));
         let over = match how {

@@ -11,6 +11,7 @@ use vhost_user_scsi_mpath::path::{Answer, Failure, Fate, Reach, Task};
 use vhost_user_scsi_mpath::scsi::alua::AccessState;
 use vhost_user_scsi_mpath::scsi::{Asc, Status};
 
+use crate::cluster::is_ours;
 use crate::command::Op;
 use crate::scene::{Rule, Scene};
 use crate::sessions::Open;
@@ -163,7 +164,10 @@ impl Scene {
             let known = entry.map(|entry| (entry.state, entry.access));
             let text = format!("{serial} was sent over port {port}, which is {known:?}");
             self.broken(Rule::PathIsUsable, text);
-        } else if self.commands[&serial].attempts == 0 && self.is_lesser(port) {
+        } else if self.commands[&serial].attempts == 0
+            && view.table.reserved.pin.is_none()
+            && self.is_lesser(port)
+        {
             let text = format!("{serial} was sent over port {port}, and a better one is there");
             self.broken(Rule::BestGroup, text);
         } else if self.oracle.suspects.contains(&(client, port)) {
@@ -204,6 +208,10 @@ impl Scene {
     pub fn note_end(&mut self, key: u64, fate: &Fate) {
         let Some(attempt) = self.attempts.get(&key) else { return };
         let (port, session) = (attempt.port, attempt.session);
+        let lost = is_ours(attempt.client, &attempt.cdb) && matches!(fate, Fate::Failed(..));
+        if let Some(cluster) = self.cluster.as_mut().filter(|_| lost) {
+            cluster.referee.lost += 1;
+        }
         let until: Duration = self.now + self.options.write_quiesce;
         let command = attempt.serial.and_then(|serial| self.commands.get_mut(&serial));
         let Some(command) = command else { return };

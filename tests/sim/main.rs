@@ -17,6 +17,7 @@
 
 mod array;
 mod blocked;
+mod cluster;
 mod command;
 mod fabric;
 mod faults;
@@ -24,13 +25,18 @@ mod guest;
 mod health;
 mod hedges;
 mod identity;
+mod initiators;
 mod judge;
+#[path = "../../src/path/emulated/tests/reservations/model.rs"]
+#[allow(dead_code, reason = "the array's own tests break its rules")]
+mod model;
 mod mutants;
 mod options;
 mod oracle;
 mod parking;
 mod plans;
 mod random;
+mod referee;
 mod run;
 mod scenarios;
 mod scene;
@@ -43,6 +49,9 @@ mod world;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+/// As the model calls it.
+use vhost_user_scsi_mpath::scsi;
 
 use crate::options::Options;
 use crate::run::run;
@@ -57,6 +66,12 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn seeds_keep_every_rule() {
+    seeds(Options::swarm, "replay");
+}
+
+/// Runs the seeds that the environment names, each with the options of its own; `replay` is the test
+/// that runs one of them.
+fn seeds(options: fn(u64) -> Options, replay: &str) {
     let seeds = number("SIM_SEEDS").unwrap_or(SEEDS_DEFAULT);
     let first = number("SIM_FIRST").unwrap_or(1);
     let (next, done, failed) = (AtomicU64::new(first), AtomicU64::new(0), AtomicBool::new(false));
@@ -69,7 +84,7 @@ fn seeds_keep_every_rule() {
             if seed >= first + seeds {
                 return;
             }
-            match run(seed, Options::swarm(seed), false) {
+            match run(seed, options(seed), false) {
                 Ok(counts) => totals.lock().unwrap().add(&counts),
                 Err(violation) => {
                     failures.lock().unwrap().push((seed, violation));
@@ -92,7 +107,7 @@ fn seeds_keep_every_rule() {
     failures.sort_by_key(|(seed, _)| *seed);
     for (seed, Violation { rule, text, at }) in &failures {
         println!(
-            "seed {seed} after {at:?}: {rule:?}: {text}\n  replay: SIM_SEED={seed} cargo test --test sim replay -- --nocapture"
+            "seed {seed} after {at:?}: {rule:?}: {text}\n  replay: SIM_SEED={seed} cargo test --test sim {replay} -- --exact --nocapture"
         );
     }
     assert!(failures.is_empty(), "{} of {seeds} seeds broke a rule", failures.len());
@@ -101,10 +116,14 @@ fn seeds_keep_every_rule() {
 /// Runs the seed that SIM_SEED names and says everything that happens.
 #[test]
 fn replay() {
+    replay_seed(Options::swarm);
+}
+
+fn replay_seed(options: fn(u64) -> Options) {
     let Some(seed) = number("SIM_SEED") else {
         return println!("nothing to replay: SIM_SEED names no seed");
     };
-    let options = Options::swarm(seed);
+    let options = options(seed);
     println!("{options:#?}");
     let from = Instant::now();
     let result = run(seed, options, true);
@@ -144,6 +163,11 @@ impl Counts {
         self.gone += other.gone;
         self.sizes += other.sizes;
         self.sets += other.sets;
+        self.orders += other.orders;
+        self.others += other.others;
+        self.races += other.races;
+        self.shut_out += other.shut_out;
+        self.conflicts += other.conflicts;
     }
 }
 

@@ -7,6 +7,7 @@ use vhost_user_scsi_mpath::engine::{Deadlines, Hedging};
 use vhost_user_scsi_mpath::multipath::{Failback, NoPathRetry, Policy, Settings};
 
 use crate::command::Op;
+use crate::faults::Fault;
 use crate::health::Rules;
 use crate::random::Random;
 
@@ -64,6 +65,12 @@ pub struct Lies {
     pub groups_lie: bool,
     /// Every port says that there is no such logical unit, to the host's questions.
     pub denies_the_unit: bool,
+    /// The array lets a nexus do what a reservation forbids.
+    pub lets_all_in: bool,
+    /// The array says that it has registered a nexus, and has not.
+    pub registers_in_words: bool,
+    /// The array tells another initiator that it has shut the guest out, and has not.
+    pub spares_the_guest: bool,
     /// The link is there, and its transport never says so nor answers a question.
     pub probes_get_lost: bool,
 }
@@ -155,6 +162,14 @@ pub struct Options {
     pub parks: u32,
     /// How long, at most.
     pub parked_max: Duration,
+    /// Other initiators on the logical unit; with some the guest reserves as well.
+    pub initiators: u16,
+    /// Time between two of their commands, on average; zero for none.
+    pub others_every: Duration,
+    /// Times that one of them acts in the middle of what the backend does.
+    pub amid: u32,
+    /// How long it takes to keep a record, at most.
+    pub keep_max: Duration,
     /// Broken rules.
     pub lies: Lies,
     /// Rules that hold in runs with one kind of trouble only.
@@ -174,7 +189,9 @@ impl Options {
             depth: 1,
             commands: 0,
             overlap: 0,
-            mix: Op::ALL.map(|op| u32::from(op != Op::ModeSelect)),
+            mix: Op::ALL.map(|op| {
+                u32::from(!matches!(op, Op::ModeSelect | Op::ReserveOut | Op::ReserveIn))
+            }),
             think: ms(1),
             deadlines: Deadlines {
                 path_timeout: ms(1000),
@@ -215,6 +232,10 @@ impl Options {
             disconnects: 0,
             parks: 0,
             parked_max: ms(3000),
+            initiators: 0,
+            others_every: Duration::ZERO,
+            amid: 0,
+            keep_max: ms(5),
             lies: Lies::default(),
             rules: Rules::default(),
         }
@@ -238,7 +259,7 @@ impl Options {
             overlap: random.pick(&[0, 50, 300]),
             mix: Op::ALL.map(|op| match op {
                 Op::Read | Op::Write => 30,
-                Op::ModeSelect => 0,
+                Op::ModeSelect | Op::ReserveOut | Op::ReserveIn => 0,
                 _ => random.pick(&[0, 1, 2, 6]),
             }),
             think: random.pick(&[ms(5), ms(60), ms(400)]),
@@ -281,6 +302,10 @@ impl Options {
             disconnects: random.pick(&[0, 500, 1000]),
             parks: random.pick(&[0, 0, 500, 1000]),
             parked_max: random.pick(&[ms(100), ms(2000), ms(8000)]),
+            initiators: 0,
+            others_every: Duration::ZERO,
+            amid: 0,
+            keep_max: Duration::ZERO,
             lies: Lies::default(),
             rules: Rules::default(),
         };
@@ -294,6 +319,23 @@ impl Options {
         options.slow = random.pick(&[0, 0, 30, 200]);
         options.slow_max = random.pick(&[ms(20), ms(200), ms(2000)]);
         options.mix[Op::ModeSelect as usize] = random.pick(&[0, 0, 1, 4]);
+        options
+    }
+
+    /// The options of `seed` with other initiators on the logical unit.
+    pub fn cluster(seed: u64) -> Self {
+        let random = &mut Random::new(seed ^ 0xC105_7E12);
+        let mut options = Options::swarm(seed);
+        options.initiators = random.within(1..3) as u16;
+        options.others_every = random.pick(&[ms(20), ms(100), ms(500)]);
+        options.amid = random.pick(&[0, 0, 200]);
+        options.keep_max = random.pick(&[ms(0), ms(2), ms(50)]);
+        options.mix[Op::ReserveOut as usize] = random.pick(&[5, 20, 60]);
+        options.mix[Op::ReserveIn as usize] = random.pick(&[0, 5, 20]);
+        options.mix[Op::ModeSelect as usize] = 0;
+        for fault in [Fault::Mode, Fault::Unmap, Fault::Remap, Fault::Vanish] {
+            options.faults[fault as usize] = 0;
+        }
         options
     }
 

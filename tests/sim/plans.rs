@@ -8,6 +8,7 @@ use vhost_user_scsi_mpath::virtio_scsi::TaskManagementFunction as Function;
 
 use crate::command::{Command, Op};
 use crate::faults::Restore;
+use crate::model::Order;
 use crate::options::{BLOCKS, COMMAND_BLOCKS_MAX};
 use crate::scene::{Rule, Scene};
 use crate::world::World;
@@ -25,6 +26,10 @@ pub enum Plan {
     Stopped,
     /// The rings start again.
     Start,
+    /// Another initiator may do something.
+    Other,
+    /// The record is on the medium.
+    Kept,
     /// Something breaks.
     Fault,
     /// It is whole again.
@@ -42,6 +47,8 @@ impl World {
             Plan::Stop => self.stop(),
             Plan::Stopped => self.look_whether_stopped(),
             Plan::Start => self.start(),
+            Plan::Other => self.other(),
+            Plan::Kept => self.kept(),
             Plan::Fault => self.fault(),
             Plan::Restore(restore) => self.restore(restore),
             Plan::Look(port) => self.look(port),
@@ -50,7 +57,7 @@ impl World {
 
     /// Plans what comes by itself, again and again.
     pub fn begin(&mut self) {
-        for plan in [Plan::Ask, Plan::Stop, Plan::Fault] {
+        for plan in [Plan::Ask, Plan::Stop, Plan::Fault, Plan::Other] {
             self.plan_next(plan);
         }
     }
@@ -62,6 +69,7 @@ impl World {
             let every = match plan {
                 Plan::Ask => scene.options.tasks_every,
                 Plan::Stop => scene.options.stops_every,
+                Plan::Other => scene.options.others_every,
                 _ => scene.options.fault_every,
             };
             if scene.calm || every.is_zero() {
@@ -90,6 +98,7 @@ impl World {
         }
         let mix = scene.options.mix;
         let op = Op::ALL[scene.random.weighted(&mix)];
+        let op = if op == Op::ReserveOut && scene.has_orders() { Op::ReserveIn } else { op };
         let Some(place) = scene.place(op) else {
             drop(scene);
             return self.think(lane);
@@ -229,8 +238,17 @@ impl Scene {
         })
     }
 
+    /// The guest puts this reservation command on a ring; its name.
+    pub fn send_order(&mut self, lane: LaneId, order: Order) -> u64 {
+        self.send_what(lane, Op::ReserveOut, (0, 0), Some(order))
+    }
+
     /// The guest puts a command on a ring; its name.
     pub fn send(&mut self, lane: LaneId, op: Op, place: (u64, u64)) -> u64 {
+        self.send_what(lane, op, place, None)
+    }
+
+    fn send_what(&mut self, lane: LaneId, op: Op, place: (u64, u64), order: Option<Order>) -> u64 {
         let serial = self.number();
         let now = self.disk.get(place.0);
         let compare = if self.random.chance(700) { now } else { serial };
@@ -243,12 +261,17 @@ impl Scene {
             };
             command.name((0..64).find(|group| !taken(group)).unwrap_or(63));
         }
+        self.fill_in(&mut command);
+        if let Some(order) = order {
+            command.order(order);
+        }
         command.managed = self.all_are_managed();
         self.oracle.begins(&mut command);
         self.say(|| format!("guest puts {op:?} {serial} of {place:?} on {lane}"));
         self.by_memory.insert(command.address(), serial);
         self.outstanding.insert(serial);
         self.commands.insert(serial, command);
+        self.reservation_begins(serial);
         self.rings.entry(lane).or_default().queue.push_back(serial);
         self.counts.commands += 1;
         serial

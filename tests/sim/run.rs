@@ -1,6 +1,7 @@
 //! One seed from beginning to end: a busy time with faults, a calm one in which everything must
 //! come to its end, and a look at what is left.
 
+use std::cmp::Reverse;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ pub fn calm_down(world: &mut World) {
             + options.lag_max * 8
             + PROBED * 2
     };
-    world.agenda.clear();
+    world.agenda.retain(|Reverse((.., plan))| *plan == crate::plans::Plan::Kept);
     let ports = world.scene().ports.len();
     for port in 0..ports {
         let there = !world.scene().ports[port].leaving;

@@ -12,6 +12,7 @@ use vhost_user_scsi_mpath::path::{Ended, TransportEvent};
 use vhost_user_scsi_mpath::virtio_scsi::Event;
 
 use crate::array::{Disk, Port};
+use crate::cluster::Cluster;
 use crate::command::Command;
 use crate::fabric::{Attempt, Step};
 use crate::guest::{Control, Ring};
@@ -65,6 +66,8 @@ pub enum Rule {
     PathsAreKept,
     /// A path that has failed again and again is well for a while before it is up.
     HeldDown,
+    /// All initiators see one unit, on which the guest is one of them.
+    OneInitiator,
     /// The engine's own assertions.
     NoPanic,
 }
@@ -127,6 +130,16 @@ pub struct Counts {
     pub sizes: u64,
     /// SET TARGET PORT GROUPS.
     pub sets: u64,
+    /// Reservation commands of the guest's.
+    pub orders: u64,
+    /// Those of other initiators.
+    pub others: u64,
+    /// Those of them in the middle of what the backend did.
+    pub races: u64,
+    /// Times that the guest lost its registration to one of them.
+    pub shut_out: u64,
+    /// Commands that ended in RESERVATION CONFLICT.
+    pub conflicts: u64,
 }
 
 /// Ends, with the commands that they are about.
@@ -183,6 +196,8 @@ pub struct Scene {
     pub events: Vec<Event>,
     /// The judge.
     pub oracle: Oracle,
+    /// Other initiators, where there are some.
+    pub cluster: Option<Cluster>,
     /// Who has its turn.
     pub view: Option<View>,
     /// What was seen of the paths' health.
@@ -205,6 +220,7 @@ pub struct Shared(Arc<Mutex<Scene>>);
 impl Shared {
     /// A scene of `options`.
     pub fn new(seed: u64, options: Options, tracing: bool) -> Self {
+        let cluster = (options.initiators > 0).then(Cluster::new);
         Shared(Arc::new(Mutex::new(Scene {
             base: Instant::now(),
             now: Duration::ZERO,
@@ -226,6 +242,7 @@ impl Shared {
             control: Control::default(),
             events: Vec::new(),
             oracle: Oracle::new(),
+            cluster,
             view: None,
             seen: BTreeMap::new(),
             paused_until: Duration::ZERO,

@@ -121,6 +121,9 @@ impl Scene {
         let (cdb, serial, late) = (attempt.cdb, attempt.serial, !attempt.live);
         let carried_by = (attempt.port, attempt.session);
         let payload = attempt.payload.clone();
+        if let Some(reply) = self.reserve(key) {
+            return reply;
+        }
         let mut changed = Vec::new();
         if let Some(serial) = serial {
             self.judge_execution(serial, late, carried_by);

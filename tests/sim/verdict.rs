@@ -44,6 +44,7 @@ impl Scene {
             Response::TransportFailure => self.judge_transport_failure(),
             _ => Some(Rule::NoNeedlessError),
         };
+        let problem = problem.or(self.judge_reservation(serial, outcome));
         if let Some(rule) = problem {
             self.broken(rule, what);
         }
@@ -96,6 +97,10 @@ impl Scene {
         let command = &self.commands[&serial];
         match outcome.status {
             Status::GOOD => None,
+            Status::RESERVATION_CONFLICT => {
+                self.counts.conflicts += 1;
+                None
+            }
             Status::BUSY | Status::TASK_SET_FULL => {
                 let told = command.busy > u32::from(BUSY_TRIES_MAX);
                 let tried = command.attempts >= u32::from(TRIES_MAX);
@@ -109,6 +114,12 @@ impl Scene {
                 match sense {
                     Some((SenseKey::UnitAttention, code)) => self.judge_attention(code),
                     Some((SenseKey::IllegalRequest, Asc::LUN_NOT_SUPPORTED)) => self.judge_gone(),
+                    // What the array says of a reservation command is the referee's affair.
+                    Some((SenseKey::IllegalRequest | SenseKey::AbortedCommand, _))
+                        if command.op == Op::ReserveOut =>
+                    {
+                        None
+                    }
                     Some(sense) => judge_sense(command, sense),
                     None => Some(Rule::NoNeedlessError),
                 }
@@ -139,6 +150,11 @@ impl Scene {
                 oracle.resets_told += 1;
                 oracle.resets_told <= oracle.resets
             }
+            Asc::RESERVATIONS_PREEMPTED
+            | Asc::RESERVATIONS_RELEASED
+            | Asc::REGISTRATIONS_PREEMPTED => {
+                self.cluster.as_mut().is_some_and(|cluster| cluster.referee.tells(code))
+            }
             _ => false,
         };
         (!right).then_some(Rule::AttentionOnce)
@@ -147,7 +163,7 @@ impl Scene {
     fn judge_data(&mut self, serial: u64, outcome: &Outcome) {
         let command = &self.commands[&serial];
         let (op, executed) = (command.op, command.executed);
-        let ours = matches!(op, Op::Inquiry | Op::ReadCapacity);
+        let ours = matches!(op, Op::Inquiry | Op::ReadCapacity | Op::ReserveIn | Op::ReserveOut);
         if executed == 0 && !ours {
             let text = format!("{op:?} {serial} was GOOD and never executed");
             return self.broken(Rule::DataIsRight, text);

@@ -51,11 +51,11 @@ pub struct World {
     /// The stop is a lost connection.
     pub disconnected: bool,
     pub(crate) issued: u64,
-    base: Instant,
+    pub(crate) base: Instant,
     manager_mail: RawFd,
     manager_late_until: Duration,
     /// What the manager last said of its timer, while nothing has happened to it since.
-    manager_due: Cell<Option<Option<Duration>>>,
+    pub(crate) manager_due: Cell<Option<Option<Duration>>>,
     holds: BTreeSet<HoldId>,
 }
 
@@ -80,6 +80,7 @@ impl World {
             manager_due: Cell::new(None),
             holds: BTreeSet::new(),
         };
+        world.register();
         for _ in 0..options.ports {
             world.add_port();
         }
@@ -277,8 +278,10 @@ impl World {
             )
         });
         self.scene().clear_up(now);
+        let loose = self.loose_orders();
         self.manager.turn(self.base + now);
         self.manager_due.set(None);
+        self.look_after_reservations(&loose);
         let mut gone = 0;
         for notice in self.manager.take_notices() {
             self.shared.lock().say(|| format!("told: {notice:?}"));

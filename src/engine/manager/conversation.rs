@@ -137,10 +137,14 @@ impl<T: Transport> Manager<T> {
     }
 
     pub(super) fn send_reservation(&mut self, now: Instant) {
+        let Some(path) = self.reservations.sending.as_ref().map(|one| one.path) else { return };
+        if self.reservations.is_removed(path) || !self.core.may_be_spoken_over(path) {
+            return self.conversation_ends(End::NotExecuted, now);
+        }
         let Some(sending) = &mut self.reservations.sending else { return };
         sending.at = At::Flying;
         self.reservations.last_sent = Some(now);
-        let (path, question) = (sending.path, question(&sending.command));
+        let question = question(&sending.command);
         for code in made(&sending.command) {
             self.apply(multipath::Event::Making { path, code: *code }, now);
         }

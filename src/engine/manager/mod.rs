@@ -225,6 +225,7 @@ impl<T: Transport> Manager<T> {
                 Asker::Reservations => self.conversation_answered(answered, now),
             }
         }
+        self.tell_access();
         self.look_after_reservations(now);
         self.apply(Event::Tick, now);
         self.offer_attentions();
@@ -331,6 +332,7 @@ impl<T: Transport> Manager<T> {
             }
             Action::Close(path) => {
                 self.links.close(path);
+                self.reservations.passive.remove(&path);
                 self.hub.counters.retire(path);
                 self.conversation_partner_left(path, now);
                 self.reservations.tell(reservation::Event::Removed(path));

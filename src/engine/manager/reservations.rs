@@ -12,7 +12,7 @@
 //! ([`super::conversation`]). An attempt that was lost is told as lost only when it cannot be executed
 //! any more: then another path is asked what stands, and what it says is true.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::conversation::Sending;
@@ -52,6 +52,8 @@ pub struct Reservations {
     /// Why PERSISTENT RESERVE OUT is refused now, whatever the machine would say.
     refusal: Option<String>,
     keeps: Vec<Record>,
+    /// Paths of which the machine was told that their port lets no data through.
+    pub(super) passive: BTreeSet<PathId>,
     reserved: Reserved,
     /// What lanes send is held back since this table: before every lane reads it, one may still send
     /// over a path that the reservation is about to leave.
@@ -88,6 +90,11 @@ impl Reservations {
         !self.working && !self.news.is_empty()
     }
 
+    /// The machine speaks of a path that is no more.
+    pub fn is_removed(&self, path: PathId) -> bool {
+        self.machine.is_removed(path)
+    }
+
     fn is_fenced_off(&self) -> bool {
         self.lanes.values().all(|settled| *settled >= self.reserved.fences)
     }
@@ -103,6 +110,24 @@ impl<T: Transport> Manager<T> {
     pub fn register_paths(&mut self, now: Instant) {
         self.reservations.active = true;
         self.apply(multipath::Event::Registers, now);
+    }
+
+    /// Tells the machine whose port lets data through now.
+    pub(super) fn tell_access(&mut self) {
+        let Reservations { active: true, passive, news, .. } = &mut self.reservations else {
+            return;
+        };
+        for path in self.core.paths() {
+            let (path, active) = (path.id, path.access.allows_media_access());
+            if active == passive.contains(&path) {
+                if active {
+                    passive.remove(&path)
+                } else {
+                    passive.insert(path)
+                };
+                news.push_back(Event::Access { path, active });
+            }
+        }
     }
 
     /// Tells the machine.
@@ -216,6 +241,7 @@ impl<T: Transport> Manager<T> {
     fn do_for_reservations(&mut self, action: Action, now: Instant) {
         let reserved = self.reservations.reserved;
         match action {
+            Action::Admit(path) | Action::Expel(path) if self.reservations.is_removed(path) => {}
             Action::Send(path, command) => {
                 self.reservations.sending = Some(Sending::new(path, command));
             }

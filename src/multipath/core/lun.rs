@@ -24,6 +24,7 @@ impl Core {
         let drained = |path: &Path| {
             path.state == PathState::Draining
                 && path.quiet_since.is_some_and(by_all)
+                && self.conversing != Some(path.id)
                 && !self.ledger.waits_for(path.id)
         };
         for path in self.paths.values_mut().filter(|path| path.state == PathState::Draining) {

@@ -22,6 +22,20 @@ impl Core {
         }
     }
 
+    /// A reservation command may be sent over the path: not where it would only wait, nor where
+    /// another logical unit would answer. One that is being removed still speaks for itself.
+    pub fn may_be_spoken_over(&self, id: PathId) -> bool {
+        self.paths.get(&id).is_some_and(|path| {
+            let state = path.state;
+            !path.held_back
+                && (state.is_usable()
+                    || matches!(
+                        state,
+                        PathState::Registering | PathState::Checking | PathState::Draining
+                    ))
+        })
+    }
+
     pub(super) fn admitted(&mut self, id: PathId, now: Instant) {
         let Some(good) = self.paths.get_mut(&id).and_then(|path| path.applies.take()) else {
             return;

@@ -85,6 +85,14 @@ pub enum Event {
     Down(PathId),
     /// The path is out of use for good, and can still be spoken over: it is being removed.
     Leaving(PathId),
+    /// The access state of the path's port lets data through, or does not. It does as long as
+    /// nothing else was said.
+    Access {
+        /// Which.
+        path: PathId,
+        /// True where it does.
+        active: bool,
+    },
     /// A command of the guest's got RESERVATION CONFLICT over this path.
     Conflicted(PathId),
     /// The path is no more.

@@ -29,7 +29,7 @@ impl Script<'_> {
     /// the types of all registrants it even holds the reservation. A path with another key can take
     /// it away by PREEMPT, and touches nothing else.
     pub(super) fn lay_ghosts(&mut self, path: PathId, key: Key) -> Step<()> {
-        let keys = self.ghosts().into_iter().flat_map(|id| self.state.members[&id].keys.clone());
+        let keys = self.ghosts().into_iter().flatten();
         let victims: BTreeSet<Key> = keys.filter(|one| *one != key).collect();
         for victim in victims {
             if !self.registered().contains(&path) {
@@ -44,8 +44,9 @@ impl Script<'_> {
             if !matches!(end, End::Good(_) | End::Conflict) {
                 return Ok(());
             }
+            self.state.retain_removed(|one| one != victim);
             for member in self.state.members.values_mut() {
-                member.keys.retain(|one| *one != victim);
+                member.retain(|one| one != victim);
                 if member.keys.is_empty() && member.registration == Registration::Pending {
                     member.registration = Registration::None;
                 }

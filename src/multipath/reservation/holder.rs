@@ -1,9 +1,10 @@
 //! The path whose nexus holds the reservation: nobody could release it when that path is dead, so it
 //! moves to a living one, which preempts the guest's own key.
 
-use super::events::{Action, Command, End};
+use super::events::{Command, End};
 use super::orders::{MOVES_MAX, copies};
 use super::record::Holding;
+use super::register::Known;
 use super::script::{Script, Step};
 use crate::scsi::reservation::{Out, OutAction, Parameters, parameters};
 
@@ -30,7 +31,7 @@ impl Script<'_> {
                 self.heed_fence(&before.keys);
                 return Ok(());
             }
-            self.act(Action::Hold);
+            self.hold();
             let out = Out::new(OutAction::Preempt, Some(held.kind), parameters::BASIC as u32);
             let given = Parameters { key, action_key: key, ..Parameters::default() };
             let end = self.send(path, Command::Out(out, given))?;
@@ -38,20 +39,28 @@ impl Script<'_> {
                 let holder = self.name(path);
                 self.state.record.reservation = Some(Holding { kind: held.kind, holder });
                 self.restore_siblings(path, key)?;
-                self.act(Action::Resume);
+                self.resume();
                 return Ok(());
+            }
+            if end == End::Lost {
+                self.doubt_siblings(path);
+                // The one that held it does, or this one: whoever is there next takes it from both.
+                self.state.record.reservation =
+                    Some(Holding { kind: held.kind, holder: Some(String::new()) });
             }
             if matches!(end, End::Conflict | End::Refused(..)) {
                 let keys = self.keys()?;
                 if keys.is_some_and(|keys| copies(&keys, key) > 0) {
                     // Only the dead one is registered: the others lost it by its own PREEMPT.
+                    self.doubt_siblings(path);
+                    self.state.members.entry(path).and_modify(|one| one.known = Known::Unknown);
                     self.register(path, key)?;
                 } else {
-                    self.act(Action::Resume);
+                    self.resume();
                     return Ok(());
                 }
             }
-            self.act(Action::Resume);
+            self.resume();
         }
         Ok(())
     }

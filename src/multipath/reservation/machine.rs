@@ -6,6 +6,7 @@ use std::mem;
 use super::events::{Action, Answer, End, Event, Request, Ticket};
 use super::fold;
 use super::record::{Record, Registration, Standing};
+use super::register::Known;
 use super::script::{Member, Reply, Script, State, Step};
 use crate::ids::PathId;
 use crate::scsi::reservation::{
@@ -32,7 +33,6 @@ pub struct Machine {
     waiting: VecDeque<Event>,
     /// What is under way, with its answers so far.
     now: Option<(Event, Vec<Reply>)>,
-    pinned: Option<PathId>,
     actions: Vec<Action>,
 }
 
@@ -43,7 +43,6 @@ impl Default for Machine {
             store: Store::Unknown,
             waiting: VecDeque::new(),
             now: None,
-            pinned: None,
             actions: Vec::new(),
         }
     }
@@ -78,6 +77,12 @@ impl Machine {
     /// with the array.
     pub fn has_begun(&self) -> bool {
         self.store != Store::Unknown
+    }
+
+    /// True for a path that is no more, of which the machine has yet to hear: what it wants of that
+    /// one must not be done to another path that is called so by now.
+    pub fn is_removed(&self, path: PathId) -> bool {
+        self.waiting.contains(&Event::Removed(path))
     }
 
     /// True while the guest is registered.
@@ -124,19 +129,6 @@ impl Machine {
             return;
         }
         self.state = state;
-        self.pin();
-    }
-
-    /// With the two types that know one nexus only, the guest's commands go where the holder is.
-    fn pin(&mut self) {
-        let held = self.state.record.reservation.as_ref();
-        let held = held.filter(|held| !held.kind.is_for_registrants());
-        let name = held.and_then(|held| held.holder.as_ref());
-        let members = self.state.members.iter();
-        let holder = members.filter(|(_, one)| Some(&one.name) == name).map(|(id, _)| *id).next();
-        if mem::replace(&mut self.pinned, holder) != holder {
-            self.actions.push(Action::Pin(holder));
-        }
     }
 }
 
@@ -159,11 +151,17 @@ impl Script<'_> {
                     registration: Registration::None,
                     nexus: None,
                     keys: Vec::new(),
+                    known: Known::Unknown,
                 });
                 (member.up, member.nexus) = (true, nexus);
                 self.admit(*path)
             }
             Event::Conflicted(path) => self.admit(*path),
+            Event::Access { path, active } => {
+                let passive = &mut self.state.passive;
+                let changed = if *active { passive.remove(path) } else { passive.insert(*path) };
+                if changed { self.keep_holder_alive() } else { Ok(()) }
+            }
             Event::Down(path) => {
                 self.is_down(*path);
                 self.keep_holder_alive()
@@ -174,13 +172,16 @@ impl Script<'_> {
                 self.up().into_iter().try_for_each(|path| self.admit(path))
             }
             Event::Removed(path) => {
-                self.state.members.remove(path);
+                self.state.passive.remove(path);
+                self.state.remove(*path);
                 self.keep_holder_alive()
             }
             Event::Asked(ticket, request) => self.answer(*ticket, request, stateless),
             _ => Ok(()),
         }?;
-        self.close().map(|_| ())
+        self.close()?;
+        self.pin();
+        Ok(())
     }
 
     /// The holder's path is the other host's, whatever its name.

@@ -12,6 +12,7 @@
 //! | `script` | a conversation that waits, written as if it did not |
 //! | `orders` | PERSISTENT RESERVE OUT, service action by service action |
 //! | `holder` | the reservation moves from a dead path |
+//! | `register` | one path's registration |
 //! | `ghosts` | registrations of paths that are away |
 //! | `admission` | a path wants to be used |
 //! | [`attentions`] | which unit attentions are of the guest's own making |
@@ -27,6 +28,7 @@ mod holder;
 pub mod machine;
 mod orders;
 pub mod record;
+mod register;
 mod script;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@
 
 use super::events::{Action, Answer, Command, End};
 use super::record::{Holding, Registration};
+use super::register::Known;
 use super::script::{Script, Step, counts};
 use crate::ids::PathId;
 use crate::scsi::reservation::{Key, Keys, Out, OutAction, Parameters, Reservation};
@@ -29,8 +30,8 @@ pub(super) struct Before {
 
 /// How the guest's own command ended.
 enum Outcome {
-    /// It was executed, over this path.
-    Done(PathId),
+    /// It was executed, over this path; and that stood before.
+    Done(PathId, Before),
     /// The guest is told this, and nothing has changed.
     Answer(Answer),
     /// It was lost with this path, and nobody is left to be asked: it must not be sent again.
@@ -56,16 +57,46 @@ impl Script<'_> {
         if given.initiator_ports.is_some() || everywhere {
             return Ok(refused(Asc::INVALID_FIELD_IN_PARAMETER_LIST));
         }
+        if self.state.unverified && !self.take_up()? {
+            return Ok(Answer::Busy);
+        }
         self.keep_holder_alive()?;
         let Some(before) = self.before()? else { return Ok(Answer::Busy) };
         self.heed_fence(&before.keys);
-        match out.action {
-            OutAction::Register | OutAction::RegisterAndIgnoreExistingKey => {
-                self.order_register(out, given)
-            }
-            OutAction::Reserve | OutAction::Release => self.order_holder(out, given),
-            _ => self.order_preempt(out, given),
+        let holds = self.holds_commands(out, given);
+        if holds {
+            self.hold();
         }
+        let answer = match out.action {
+            OutAction::Register | OutAction::RegisterAndIgnoreExistingKey => {
+                self.order_register(out, given)?
+            }
+            OutAction::Reserve | OutAction::Release => self.order_holder(out, given)?,
+            _ => self.order_preempt(out, given)?,
+        };
+        if holds {
+            self.resume();
+        }
+        Ok(answer)
+    }
+
+    /// A command that may take what our other paths have: the guest's commands must not meet that
+    /// over one of them.
+    fn holds_commands(&self, out: &Out, given: &Parameters) -> bool {
+        let (reserves, preempts) = match out.action {
+            OutAction::Reserve => (true, false),
+            OutAction::Preempt | OutAction::PreemptAndAbort => (true, true),
+            _ => (false, false),
+        };
+        let victim = given.action_key;
+        let own = self.state.record.key;
+        if out.action.registers() {
+            // The types for all registrants end with the last of our paths only.
+            return own.is_some() && victim.is_none();
+        }
+        let ours = victim.is_none() || Some(victim) == own;
+        let for_one = out.kind().is_some_and(|kind| !kind.is_for_registrants());
+        reserves && for_one || preempts && ours
     }
 
     pub(super) fn before(&mut self) -> Step<Option<Before>> {
@@ -85,11 +116,12 @@ impl Script<'_> {
     }
 
     /// The guest's key has left the array's list. A path that is away may have an older one there.
-    fn lose_key(&mut self, key: Key, registration: Registration) {
+    pub(super) fn lose_key(&mut self, key: Key, registration: Registration) {
         self.state.record.key = None;
         self.state.record.reservation = None;
+        self.state.retain_removed(|one| one != key);
         for member in self.state.members.values_mut() {
-            member.keys.retain(|one| *one != key);
+            member.retain(|one| one != key);
             member.registration = match member.keys.is_empty() {
                 true => registration,
                 false => Registration::Pending,
@@ -101,9 +133,10 @@ impl Script<'_> {
     pub(super) fn forget(&mut self, registration: Registration) {
         self.state.record.key = None;
         self.state.record.reservation = None;
+        self.state.removed.clear();
         for member in self.state.members.values_mut() {
             member.registration = registration;
-            member.keys.clear();
+            member.has(Key::NONE);
         }
     }
 
@@ -134,19 +167,22 @@ impl Script<'_> {
                 continue;
             }
             match self.send(path, Command::Out(*out, given.clone()))? {
-                End::Good(_) => return Ok(Outcome::Done(path)),
+                End::Good(_) => return Ok(Outcome::Done(path, before)),
                 End::Conflict => return Ok(Outcome::Answer(Answer::Conflict)),
                 End::Refused(key, code) => return Ok(Outcome::Answer(Answer::Check(key, code))),
                 End::Busy => break,
                 End::Attention(_) | End::NotExecuted => {}
                 End::Lost => {
+                    if !out.action.registers() {
+                        self.doubt_siblings(path);
+                    }
                     let Some(keys) = self.keys()? else { return Ok(Outcome::Unknown(path)) };
                     let Some(reservation) = self.reservation()? else {
                         return Ok(Outcome::Unknown(path));
                     };
                     if executed(&before, &keys, &reservation) {
                         self.counted += u32::from(counts(&Command::Out(*out, given.clone())));
-                        return Ok(Outcome::Done(path));
+                        return Ok(Outcome::Done(path, before));
                     }
                 }
             }
@@ -165,19 +201,21 @@ impl Script<'_> {
         let first = self.attempt(out, given, |before, keys, _| match (old, new.is_none()) {
             (Some(old), true) => copies(keys, old) < copies(&before.keys, old),
             (None, true) => false,
-            (old, false) if old == Some(new) => keys.generation != before.keys.generation,
+            // Twice is as good as once.
+            (old, false) if old == Some(new) => false,
             (_, false) => copies(keys, new) > copies(&before.keys, new),
         })?;
         let first = match first {
-            Outcome::Done(path) => path,
+            Outcome::Done(path, _) => path,
             Outcome::Answer(answer) => {
                 self.state.record.coming = None;
                 return Ok(answer);
             }
             // Which key stands is read when a path is back: both are ours.
             Outcome::Unknown(path) => {
-                if let Some(member) = self.state.members.get_mut(&path).filter(|_| !new.is_none()) {
-                    member.keys.push(new);
+                if let Some(member) = self.state.members.get_mut(&path) {
+                    member.keys.extend((!new.is_none()).then_some(new));
+                    member.known = Known::Unknown;
                 }
                 return Ok(self.lost_from_sight());
             }
@@ -187,7 +225,9 @@ impl Script<'_> {
         let others: Vec<PathId> = self.up().into_iter().filter(|path| *path != first).collect();
         if old.is_some() || !new.is_none() {
             for path in others {
-                self.register(path, new)?;
+                if self.register(path, new)? == End::Conflict && !self.go_along(out, path, new)? {
+                    return Ok(Answer::Conflict);
+                }
             }
         }
         if new.is_none() {
@@ -198,17 +238,29 @@ impl Script<'_> {
         // To remove what is not there changes nothing that would be counted (SPC-5 5.14.7).
         let visible = u32::from(old.is_some() || !new.is_none());
         self.counted *= visible;
-        self.close_register(new, visible)
+        self.close_register(first, new, visible)
+    }
+
+    /// Another initiator has taken the guest's old key from `path` after the guest's own command had
+    /// changed the first one's: as if it had been there before that. Then REGISTER is refused, and
+    /// what was changed is taken back; REGISTER AND IGNORE EXISTING KEY is not. False where it is
+    /// refused.
+    fn go_along(&mut self, out: &Out, path: PathId, new: Key) -> Step<bool> {
+        if out.action == OutAction::Register {
+            self.state.record.coming = None;
+            let ours = self.registered();
+            self.withdraw(&ours)?;
+            return Ok(false);
+        }
+        self.register(path, new)?;
+        Ok(true)
     }
 
     /// The path that carried the guest's own command; where it died of it, it has to be registered
     /// again anyway.
     fn registered_first(&mut self, path: PathId, key: Key) {
         let Some(member) = self.state.members.get_mut(&path) else { return };
-        member.keys.clear();
-        if !key.is_none() {
-            member.keys.push(key);
-        }
+        member.has(key);
         member.registration = match (member.up, key.is_none()) {
             (false, _) => Registration::Pending,
             (true, true) => Registration::None,
@@ -216,54 +268,38 @@ impl Script<'_> {
         };
     }
 
-    fn close_register(&mut self, new: Key, visible: u32) -> Step<Answer> {
+    fn close_register(&mut self, first: PathId, new: Key, visible: u32) -> Step<Answer> {
         self.state.record.coming = None;
         self.state.record.key = (!new.is_none()).then_some(new);
         if new.is_none() {
             self.state.record.reservation = None;
         }
-        if let Some(after) = self.keys()? {
-            let ours = self.registered();
-            if copies(&after, new) < ours.len() {
-                // Preempted in the middle: a path that was registered after that has to lose it.
-                self.withdraw(&ours)?;
-            }
+        if !new.is_none() {
+            self.look_for_a_fence(new, &[first])?;
         }
         self.visible = visible;
         Ok(Answer::Good(Vec::new()))
     }
 
-    /// Takes back registrations that were made after another initiator took the guest's key.
-    pub(super) fn withdraw(&mut self, paths: &[PathId]) -> Step<()> {
-        for path in paths {
-            self.register(*path, Key::NONE)?;
-        }
-        let key = self.state.record.key.take();
-        self.state.record.reservation = None;
-        for member in self.state.members.values_mut() {
-            if member.registration != Registration::Pending {
-                member.registration = Registration::Fenced;
-            }
-        }
-        if let Some(key) = key {
-            self.act(Action::Fenced(key));
-        }
-        Ok(())
-    }
-
     fn order_holder(&mut self, out: &Out, given: &Parameters) -> Step<Answer> {
         let key = self.state.record.key;
         let reserves = out.action == OutAction::Reserve;
-        let outcome = self.attempt(out, given, |before, _, now| match reserves {
+        let outcome = self.attempt(out, given, |before, keys, now| match reserves {
+            // It could only be refused.
+            _ if key != Some(given.key) => false,
             true => {
-                let ours = |key: Key| key.is_none() || Some(key) == given_key(given);
+                let ours = |key: Key| key.is_none() || key == given.key;
                 before.reservation.held.is_none()
                     && now.held.is_some_and(|now| Some(now.kind) == out.kind() && ours(now.key))
             }
-            false => before.reservation.held.is_some() && now.held.is_none(),
+            // Where the key is gone as well another initiator ended it.
+            false => {
+                let ended = before.reservation.held.is_some() && now.held.is_none();
+                ended && copies(keys, given.key) > 0
+            }
         })?;
         let path = match outcome {
-            Outcome::Done(path) => path,
+            Outcome::Done(path, _) => path,
             Outcome::Answer(answer) => return Ok(answer),
             Outcome::Unknown(_) => return Ok(self.lost_from_sight()),
         };
@@ -283,6 +319,12 @@ impl Script<'_> {
         let clears = out.action == OutAction::Clear;
         let own = self.state.record.key;
         let outcome = self.attempt(out, given, |before, keys, now| {
+            let all = before.reservation.held.is_some_and(|held| held.kind.is_all_registrants());
+            let there = copies(&before.keys, victim) > 0 || (victim.is_none() && all);
+            if own != Some(given.key) || !(clears || there) {
+                // It could only be refused.
+                return false;
+            }
             let takes = before.reservation.held.is_some_and(|held| held.key == victim);
             let gone = match (clears, victim) {
                 (true, _) => own.is_none_or(|own| copies(keys, own) == 0),
@@ -295,15 +337,16 @@ impl Script<'_> {
             };
             gone && keys.generation != before.keys.generation
         })?;
-        let path = match outcome {
-            Outcome::Done(path) => path,
+        let (path, before) = match outcome {
+            Outcome::Done(path, before) => (path, before),
             Outcome::Answer(answer) => return Ok(answer),
             Outcome::Unknown(_) => return Ok(self.lost_from_sight()),
         };
         if clears {
             self.forget(Registration::None);
         } else {
-            self.take_stock(path, victim)?;
+            let loses = self.foresee(path, out, victim, &before);
+            self.take_stock(path, victim, loses)?;
         }
         self.visible = 1;
         Ok(Answer::Good(Vec::new()))
@@ -316,10 +359,30 @@ impl Script<'_> {
         Answer::Check(SenseKey::AbortedCommand, Asc::NONE)
     }
 
+    /// What a PREEMPT of `victim` over `path` has made of what stood before: nobody may be left who
+    /// could be asked. True where it has taken registrations of our other paths.
+    fn foresee(&mut self, path: PathId, out: &Out, victim: Key, before: &Before) -> bool {
+        let held = before.reservation.held;
+        let all = held.is_some_and(|held| held.kind.is_all_registrants() && victim.is_none());
+        let takes = all || held.is_some_and(|held| !victim.is_none() && held.key == victim);
+        let loses = all || Some(victim) == self.state.record.key;
+        if loses {
+            self.doubt_siblings(path);
+        }
+        if let (true, Some(kind)) = (takes, out.kind()) {
+            let holder = self.name(path).filter(|_| !kind.is_all_registrants());
+            self.state.record.reservation = Some(Holding { kind, holder });
+        }
+        loses
+    }
+
     /// After a PREEMPT of `victim` over `path`: what is left of ours?
-    fn take_stock(&mut self, path: PathId, victim: Key) -> Step<()> {
+    fn take_stock(&mut self, path: PathId, victim: Key, loses: bool) -> Step<()> {
         let Some(key) = self.state.record.key else { return Ok(()) };
-        let Some(keys) = self.keys()? else { return Ok(()) };
+        let Some(keys) = self.keys()? else {
+            self.state.unverified = true;
+            return Ok(());
+        };
         let left = copies(&keys, key);
         if left == 0 {
             self.lose_key(key, Registration::None);
@@ -328,12 +391,10 @@ impl Script<'_> {
             }
             return Ok(());
         }
-        let away = self.ghosts().into_iter();
-        let away = away.filter(|id| self.state.members[id].keys.contains(&key)).count();
-        if left < self.registered().len() + away {
-            self.act(Action::Hold);
+        if loses {
+            self.hold();
             self.restore_siblings(path, key)?;
-            self.act(Action::Resume);
+            self.resume();
         }
         let Some(now) = self.reservation()? else { return Ok(()) };
         self.state.record.reservation = now.held.and_then(|held| {
@@ -343,18 +404,4 @@ impl Script<'_> {
         });
         self.keep_holder_alive()
     }
-
-    /// Registers the other paths again, whose registrations a PREEMPT over `path` took.
-    pub(super) fn restore_siblings(&mut self, path: PathId, key: Key) -> Step<()> {
-        for other in self.up() {
-            if other != path {
-                self.register(other, key)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn given_key(given: &Parameters) -> Option<Key> {
-    Some(given.key)
 }

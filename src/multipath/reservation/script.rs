@@ -6,17 +6,16 @@
 //! commands are rare and their scripts are short; a state for each place where one may wait is
 //! what was tried before, and a path's death in each of them could not be followed any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::attentions::made;
 use super::events::{Action, Command, End};
 use super::fold;
 use super::record::{Record, Registration};
+use super::register::Known;
 use crate::ids::PathId;
 use crate::scsi::Asc;
-use crate::scsi::reservation::{
-    InAction, Key, Keys, Out, OutAction, Parameters, Reservation, TransportId, parameters,
-};
+use crate::scsi::reservation::{InAction, Key, Keys, OutAction, Reservation, TransportId};
 
 /// Unit attentions that one command may meet on one path.
 const ATTENTIONS_MAX: usize = 8;
@@ -31,6 +30,8 @@ pub(super) struct Member {
     /// The keys that its nexus may have in the array's list: one, or two where an outcome is not
     /// known.
     pub keys: Vec<Key>,
+    /// How much is known of that.
+    pub known: Known,
 }
 
 /// What the machine knows.
@@ -38,9 +39,34 @@ pub(super) struct Member {
 pub(super) struct State {
     pub record: Record,
     pub members: BTreeMap<PathId, Member>,
+    /// Paths whose port lets no data through: the holder should not be one of them.
+    pub passive: BTreeSet<PathId>,
+    /// Paths that are no more, and could not be unregistered.
+    pub removed: Vec<Member>,
     pub others: Vec<Key>,
+    /// Where the guest's commands go.
+    pub pinned: Option<PathId>,
     /// The record is of a process before, and the array has not been asked yet.
     pub unverified: bool,
+}
+
+impl State {
+    /// The path is no more. Its registration may still stand.
+    pub fn remove(&mut self, path: PathId) {
+        let gone = self.members.remove(&path).filter(|member| !member.keys.is_empty());
+        self.removed.extend(gone.map(|member| Member { up: false, ..member }));
+    }
+
+    /// The paths, those that are no more as well.
+    pub fn all(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().chain(&self.removed)
+    }
+
+    /// Of the registrations of paths that are no more, none is left but with these keys.
+    pub fn retain_removed(&mut self, stands: impl Fn(Key) -> bool) {
+        self.removed.iter_mut().for_each(|member| member.retain(&stands));
+        self.removed.retain(|member| !member.keys.is_empty());
+    }
 }
 
 /// An answer.
@@ -82,6 +108,8 @@ pub(super) struct Script<'a> {
     changed_over: Option<PathId>,
     /// What that may have made for other nexuses.
     made: &'static [Asc],
+    /// How many of us want the guest's commands held.
+    holds: u32,
     /// The end is being made.
     closing: bool,
     /// Nothing was changed since it was made: what was answered stands, with all that it means.
@@ -103,6 +131,7 @@ impl<'a> Script<'a> {
             generations: None,
             changed_over: None,
             made: &[],
+            holds: 0,
             closing: false,
             closed: false,
             kept,
@@ -113,6 +142,36 @@ impl<'a> Script<'a> {
     pub fn act(&mut self, action: Action) {
         if self.at == self.replies.len() {
             self.actions.push(action);
+        }
+    }
+
+    /// The guest's commands are held from here on.
+    pub fn hold(&mut self) {
+        self.holds += 1;
+        if self.holds == 1 {
+            self.act(Action::Hold);
+        }
+    }
+
+    /// They go on, as far as this one is concerned who held them.
+    pub fn resume(&mut self) {
+        self.holds -= 1;
+        if self.holds == 0 {
+            self.pin();
+            self.act(Action::Resume);
+        }
+    }
+
+    /// With the two types that know one nexus only, the guest's commands go where the holder is.
+    pub fn pin(&mut self) {
+        let held = self.state.record.reservation.as_ref();
+        let held = held.filter(|held| !held.kind.is_for_registrants());
+        let name = held.and_then(|held| held.holder.as_ref());
+        let mut members = self.state.members.iter();
+        let holder = members.find(|(_, one)| Some(&one.name) == name).map(|(id, _)| *id);
+        if self.state.pinned != holder {
+            self.state.pinned = holder;
+            self.act(Action::Pin(holder));
         }
     }
 
@@ -201,32 +260,6 @@ impl<'a> Script<'a> {
         }
     }
 
-    /// REGISTER AND IGNORE EXISTING KEY, with what the guest said of APTPL.
-    pub fn register(&mut self, path: PathId, key: Key) -> Step<End> {
-        let aptpl = self.state.record.aptpl;
-        let given = Parameters { action_key: key, aptpl, ..Parameters::default() };
-        let out = Out::new(OutAction::RegisterAndIgnoreExistingKey, None, parameters::BASIC as u32);
-        let end = self.send(path, Command::Out(out, given))?;
-        let done = matches!(end, End::Good(_));
-        if let Some(member) = self.state.members.get_mut(&path) {
-            if done {
-                member.keys.clear();
-            }
-            if !key.is_none() && matches!(end, End::Good(_) | End::Lost) {
-                member.keys.push(key);
-            }
-            member.registration = match (done, key.is_none()) {
-                (true, true) => Registration::None,
-                (true, false) => Registration::Registered,
-                (false, _) => Registration::Pending,
-            };
-        }
-        if !done && self.is_up(path) {
-            self.lose(path);
-        }
-        Ok(end)
-    }
-
     /// Paths that answer, those that are registered first.
     pub fn up(&self) -> Vec<PathId> {
         let mut paths = self.registered();
@@ -236,31 +269,40 @@ impl<'a> Script<'a> {
         paths
     }
 
-    /// Paths that answer and are registered.
+    /// Paths that answer and are registered, those that let data through first.
     pub fn registered(&self) -> Vec<PathId> {
         let fit = |one: &Member| one.up && one.registration == Registration::Registered;
-        self.state.members.iter().filter(|(_, one)| fit(one)).map(|(id, _)| *id).collect()
+        let members = self.state.members.iter().filter(|(_, one)| fit(one));
+        let mut paths: Vec<PathId> = members.map(|(id, _)| *id).collect();
+        paths.sort_by_key(|path| self.state.passive.contains(path));
+        paths
     }
 
-    fn is_up(&self, path: PathId) -> bool {
+    pub fn is_up(&self, path: PathId) -> bool {
         self.state.members.get(&path).is_some_and(|member| member.up)
     }
 
-    /// The path that the record names as the holder, where it answers and is registered.
+    /// The path that the record names as the holder, where it answers and is registered, and lets
+    /// data through if any does.
     pub fn holder(&self) -> Option<PathId> {
         let name = self.state.record.reservation.as_ref()?.holder.as_ref()?;
-        self.registered().into_iter().find(|id| self.state.members[id].name == *name)
+        let registered = self.registered();
+        let passive = |id: &PathId| self.state.passive.contains(id);
+        let best = registered.first().is_some_and(passive);
+        registered
+            .into_iter()
+            .find(|id| self.state.members[id].name == *name && passive(id) == best)
     }
 
     /// The keys of each path that may be in the array's list.
     pub fn own_keys(&self) -> Vec<Vec<Key>> {
-        self.state.members.values().map(|member| member.keys.clone()).collect()
+        self.state.all().map(|member| member.keys.clone()).collect()
     }
 
-    /// Paths that are out of use and may still be registered.
-    pub fn ghosts(&self) -> Vec<PathId> {
-        let fit = |one: &Member| !one.up && !one.keys.is_empty();
-        self.state.members.iter().filter(|(_, one)| fit(one)).map(|(id, _)| *id).collect()
+    /// Registrations of paths that are out of use or no more: the keys that each of them may have.
+    pub fn ghosts(&self) -> Vec<Vec<Key>> {
+        let away = self.state.all().filter(|one| !one.up && !one.keys.is_empty());
+        away.map(|one| one.keys.clone()).collect()
     }
 
     pub fn name(&self, path: PathId) -> Option<String> {
@@ -280,6 +322,11 @@ impl<'a> Script<'a> {
         Ok(None)
     }
 
+    /// True when this script has read PRGENERATION.
+    pub fn has_counted(&self) -> bool {
+        self.generations.is_some()
+    }
+
     /// READ KEYS; `None` when nobody answers it.
     pub fn keys(&mut self) -> Step<Option<Keys>> {
         let end = self.read(InAction::ReadKeys)?;
@@ -290,8 +337,9 @@ impl<'a> Script<'a> {
         let started = Generations { guest, first: now, last: now };
         self.generations.get_or_insert(started).last = now;
         for member in self.state.members.values_mut().filter(|member| !member.up) {
-            member.keys.retain(|key| keys.keys.contains(key));
+            member.retain(|key| keys.keys.contains(&key));
         }
+        self.state.retain_removed(|key| keys.keys.contains(&key));
         self.state.others = fold::without_ours(&keys.keys, &self.own_keys());
         Ok(Some(keys))
     }
@@ -308,8 +356,18 @@ impl<'a> Script<'a> {
     /// outcome of one of ours was lost, what was counted for it is not told from what others did,
     /// and the guest may be shown one too many.
     fn count(&mut self) {
-        let Some(Generations { guest, first, last }) = self.generations else { return };
-        let others = last.wrapping_sub(first).saturating_sub(self.counted);
+        let Some(Generations { guest, first, last }) = self.generations else {
+            // Nobody could be asked: what others did is seen when somebody can.
+            let record = &mut self.state.record;
+            record.generation = record.generation.wrapping_add(self.visible);
+            record.array_generation = record.array_generation.wrapping_add(self.counted);
+            return;
+        };
+        let own = first.wrapping_add(self.counted);
+        let seen = last.wrapping_sub(first);
+        let others = seen.saturating_sub(self.counted);
+        // Nobody could be asked after the last of them: it was counted all the same.
+        let last = if seen < self.counted { own } else { last };
         let record = &mut self.state.record;
         record.generation = guest.wrapping_add(self.visible).wrapping_add(others);
         record.array_generation = last;

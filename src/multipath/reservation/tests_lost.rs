@@ -32,10 +32,15 @@ fn ask_to_register(machine: &mut Machine) -> Vec<Action> {
     ask(machine, OutAction::Register, None, given)
 }
 
-/// Answers all that is sent with GOOD, where the array lists this key, and keeps all; returns the
-/// actions among which the guest's answer is.
-fn finish(machine: &mut Machine, mut actions: Vec<Action>, listed: Key) -> Vec<Action> {
+/// Answers all that is sent with GOOD, where the array lists this key, and keeps all; returns all
+/// actions, and those among which the guest's answer is.
+fn finish(
+    machine: &mut Machine,
+    mut actions: Vec<Action>,
+    listed: Key,
+) -> (Vec<Action>, Vec<Action>) {
     let keys = Keys { generation: 0, keys: vec![listed] }.bytes();
+    let mut all = actions.clone();
     loop {
         let next = actions.iter().find_map(|action| match action {
             Action::Answer(..) => Some(None),
@@ -47,21 +52,28 @@ fn finish(machine: &mut Machine, mut actions: Vec<Action>, listed: Key) -> Vec<A
             _ => None,
         });
         match next.expect("it goes on") {
-            Some(event) => actions = machine.apply(event),
-            None => return actions,
+            Some(event) => {
+                actions = machine.apply(event);
+                all.extend(actions.clone());
+            }
+            None => return (all, actions),
         }
     }
 }
 
 #[test]
-fn answer_comes_together_with_the_holders_path() {
+fn holders_path_is_known_before_the_answer_and_before_commands_go_on() {
     let mut machine = begun();
     let actions = ask_to_register(&mut machine);
     finish(&mut machine, actions, Key(7));
     let given = Parameters { key: Key(7), ..Parameters::default() };
     let actions = ask(&mut machine, OutAction::Reserve, Some(Type::WriteExclusive), given);
-    let last = finish(&mut machine, actions, Key(7));
-    assert!(last.contains(&Action::Pin(Some(PATH))), "the guest may write at once: {last:?}");
+    let (all, _) = finish(&mut machine, actions, Key(7));
+    let at = |wanted: fn(&Action) -> bool| all.iter().position(wanted).expect("it is wanted");
+    let pin = at(|action| *action == Action::Pin(Some(PATH)));
+    assert!(at(|action| *action == Action::Hold) < pin, "{all:?}");
+    assert!(pin < at(|action| *action == Action::Resume), "{all:?}");
+    assert!(pin < at(|action| matches!(action, Action::Answer(..))), "{all:?}");
 }
 
 #[test]
@@ -71,7 +83,7 @@ fn command_that_waits_is_dropped_when_nobody_waits_for_it() {
     let asked = In { action: InAction::ReadKeys, allocation: 8 };
     assert_eq!(machine.apply(Event::Asked(Ticket(2), Request::In(asked))), []);
     assert_eq!(machine.apply(Event::Forgotten(Ticket(2))), []);
-    let last = finish(&mut machine, actions, Key(7));
+    let (_, last) = finish(&mut machine, actions, Key(7));
     assert!(!last.iter().any(|action| matches!(action, Action::Send(..))), "{last:?}");
 }
 

@@ -95,7 +95,7 @@ pub(super) enum Access {
 }
 
 /// PERSISTENT RESERVE OUT.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Order {
     pub(super) action: u8,
     pub(super) kind: u8,
@@ -105,7 +105,7 @@ pub(super) struct Order {
 }
 
 /// The unit.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Model {
     mutant: Option<Mutant>,
     /// The key of each nexus; 0 without a registration.
