@@ -69,8 +69,8 @@ impl Script<'_> {
         let had = record.reservation.take();
         record.reservation = had.filter(|had| {
             now.held.is_some_and(|held| {
-                let ours = held.kind.is_all_registrants() || Some(held.key) == record.key;
-                held.kind == had.kind && ours && record.key.is_some()
+                let ours = held.is_all_registrants() || Some(held.key) == record.key;
+                held.kind() == Some(had.kind) && ours && record.key.is_some()
             })
         });
         self.state.unverified = false;

@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn reservation_counts_as_the_guest_does() {
-        let held = Some(Held { key: Key(9), kind: Type::WriteExclusive });
+        let held = Some(Held::new(Key(9), Type::WriteExclusive));
         let told = Reservation { generation: 5, held };
         assert_eq!(reservation(&told, &record()), Reservation { generation: 2, held });
     }

@@ -31,6 +31,8 @@ mod script;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_arrays;
+#[cfg(test)]
 mod tests_lost;
 
 pub use events::{Action, Answer, Command, End, Event, Request, Ticket};

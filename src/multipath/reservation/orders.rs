@@ -15,7 +15,7 @@ use super::events::{Action, Answer, Command, End};
 use super::record::{Holding, Registration};
 use super::script::{Script, Step, counts};
 use crate::ids::PathId;
-use crate::scsi::reservation::{Key, Keys, Out, OutAction, Parameters, Reservation};
+use crate::scsi::reservation::{Key, Keys, Out, OutAction, Parameters, Reservation, Type};
 use crate::scsi::{Asc, SenseKey};
 
 /// Tries to move a reservation from a dead path: each may cost a path its life.
@@ -258,7 +258,7 @@ impl Script<'_> {
             true => {
                 let ours = |key: Key| key.is_none() || Some(key) == given_key(given);
                 before.reservation.held.is_none()
-                    && now.held.is_some_and(|now| Some(now.kind) == out.kind() && ours(now.key))
+                    && now.held.is_some_and(|now| now.kind() == out.kind() && ours(now.key))
             }
             false => before.reservation.held.is_some() && now.held.is_none(),
         })?;
@@ -289,7 +289,7 @@ impl Script<'_> {
                 // The reservation goes to who sent it, and its key stays.
                 (false, victim) if takes => {
                     let others = Some(victim) == own || copies(keys, victim) == 0;
-                    others && now.held.is_some_and(|held| Some(held.kind) == out.kind())
+                    others && now.held.is_some_and(|held| held.kind() == out.kind())
                 }
                 (false, victim) => copies(keys, victim) == 0,
             };
@@ -303,7 +303,7 @@ impl Script<'_> {
         if clears {
             self.forget(Registration::None);
         } else {
-            self.take_stock(path, victim)?;
+            self.take_stock(path, victim, out.kind())?;
         }
         self.visible = 1;
         Ok(Answer::Good(Vec::new()))
@@ -317,7 +317,7 @@ impl Script<'_> {
     }
 
     /// After a PREEMPT of `victim` over `path`: what is left of ours?
-    fn take_stock(&mut self, path: PathId, victim: Key) -> Step<()> {
+    fn take_stock(&mut self, path: PathId, victim: Key, asked: Option<Type>) -> Step<()> {
         let Some(key) = self.state.record.key else { return Ok(()) };
         let Some(keys) = self.keys()? else { return Ok(()) };
         let left = copies(&keys, key);
@@ -337,9 +337,11 @@ impl Script<'_> {
         }
         let Some(now) = self.reservation()? else { return Ok(()) };
         self.state.record.reservation = now.held.and_then(|held| {
-            let all = held.kind.is_all_registrants();
+            let all = held.is_all_registrants();
             let holder = self.name(path).filter(|_| !all);
-            (all || held.key == key).then_some(Holding { kind: held.kind, holder })
+            // Where the array tells of no type that exists, it was this one that was asked for.
+            let kind = held.kind().or(asked).filter(|_| all || held.key == key)?;
+            Some(Holding { kind, holder })
         });
         self.keep_holder_alive()
     }
