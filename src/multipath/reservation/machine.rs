@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::mem;
 
-use super::events::{Action, Answer, End, Event, Request, Ticket};
+use super::attentions::made;
+use super::events::{Action, Answer, Command, End, Event, Request, Ticket};
 use super::fold;
 use super::record::{Record, Registration, Standing};
 use super::script::{Member, Reply, Script, State, Step};
@@ -83,6 +84,11 @@ impl Machine {
     /// True while the guest is registered.
     pub fn is_registered(&self) -> bool {
         self.state.record.key.is_some()
+    }
+
+    /// The unit attentions that `command` may make for other nexuses, as things stand.
+    pub fn made(&self, command: &Command) -> &'static [Asc] {
+        made(command, self.state.record.reservation.is_some())
     }
 
     /// What stands, for reports.

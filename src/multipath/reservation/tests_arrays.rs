@@ -83,3 +83,47 @@ fn reservation_of_a_type_that_does_not_exist_stands_in_nobodys_way() {
     let Some(Answer::Good(data)) = answer(&told) else { panic!("{told:?}") };
     assert_eq!(data[4..], held(7)[4..], "as it came, but for PRGENERATION");
 }
+
+#[test]
+fn preempt_that_is_told_to_its_own_nexus_is_not_told_to_the_guest() {
+    let mut desk = Desk::new();
+    let preempt = Parameters { key: GUESTS, action_key: GUESTS, ..Parameters::default() };
+    let out = Out::new(OutAction::Preempt, Some(Type::WriteExclusive), parameters::BASIC as u32);
+    let mut actions = desk.machine.apply(Event::Asked(Ticket(1), Request::Out(out, preempt)));
+    let (mut sent, mut told) = (false, Vec::new());
+    while answer(&actions).is_none() {
+        let event = actions.iter().find_map(|action| match action {
+            Action::Keep(_) => Some(Event::Kept(true)),
+            Action::Send(_, command) => {
+                let changes = matches!(command, Command::Out(..));
+                let end = desk.end(&command.clone());
+                if changes {
+                    (sent, desk.attention) = (true, Some(Asc::REGISTRATIONS_PREEMPTED));
+                }
+                Some(Event::Ended(end))
+            }
+            _ => None,
+        });
+        actions = desk.machine.apply(event.expect("it goes on"));
+        told.extend(actions.iter().filter(|one| matches!(one, Action::Attention(..))).cloned());
+    }
+    assert!(sent && desk.attention.is_none(), "it was told, to us");
+    assert_eq!(told, []);
+}
+
+#[test]
+fn release_of_what_the_guest_does_not_hold_is_not_expected_to_be_told() {
+    let mut desk = Desk::new();
+    let release =
+        Out::new(OutAction::Release, Some(Type::WriteExclusive), parameters::BASIC as u32);
+    let unregister = Out::new(OutAction::Register, None, parameters::BASIC as u32);
+    let given = Parameters { key: GUESTS, ..Parameters::default() };
+    let commands = [release, unregister].map(|out| Command::Out(out, given.clone()));
+    for command in &commands {
+        assert_eq!(desk.machine.made(command), []);
+    }
+    desk.out(OutAction::Reserve, Some(Type::WriteExclusiveRegistrantsOnly), given);
+    for command in &commands {
+        assert_eq!(desk.machine.made(command), [Asc::RESERVATIONS_RELEASED]);
+    }
+}
