@@ -63,7 +63,9 @@ def registering():
         register("us"), *look(), register("us"), register("us", old=NOBODYS), *look(),
         register("us", NOBODYS, own), *look(), register("us", own, NOBODYS),
         register("us", NOBODYS, action="register-ignore"), *look(), register("us", action="register-ignore"),
-        register("them"), *look(), register("us", "0", action="register-ignore"), *look(), *use("us"),
+        register("them"), *look(),
+        # Another initiator with the same key is still another one.
+        register("them", own, KEYS["them"]), *look(), register("them", old=own), register("us", "0", action="register-ignore"), *look(), *use("us"),
         register("us", action="register-ignore"), register("us", "0", own), register("us"), *look(),
         Step("us", f"--out --register --param-rk={own} --param-sark={own} --param-aptpl"), *look(),
         *asked("report-capabilities"), register("us", own, own), *asked("report-capabilities"),
@@ -145,7 +147,6 @@ REFUSED = {
 
 # tell LABEL COMMAND...: runs it, and says all that it says and its exit code; again after a unit attention.
 SHELL = """
-head -c 512 /dev/zero >/tmp/block
 tell() {
   label=$1
   shift
@@ -162,7 +163,7 @@ BLOCK = "00 00 00 00 00 00 00 01 00"
 TOOLS = {
     "persist": "sg_persist --no-inquiry --verbose {words} {device}",
     "read": f"sg_raw --request=512 --outfile=/dev/null {{device}} 28 {BLOCK}",
-    "write": f"sg_raw --send=512 --infile=/tmp/block {{device}} 2a {BLOCK}",
+    "write": f"sg_raw --send=512 --infile=/dev/zero {{device}} 2a {BLOCK}",
 }
 
 

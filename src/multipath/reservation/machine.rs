@@ -9,9 +9,7 @@ use super::fold;
 use super::record::{Record, Registration, Standing};
 use super::script::{Member, Reply, Script, State, Step};
 use crate::ids::PathId;
-use crate::scsi::reservation::{
-    Capabilities, FullStatus, In, InAction, Keys, Registrant, Reservation,
-};
+use crate::scsi::reservation::{Capabilities, FullStatus, In, InAction, Keys, Reservation};
 use crate::scsi::{Asc, SenseKey};
 
 /// May anything be asked, and what may be kept?
@@ -231,22 +229,16 @@ impl Script<'_> {
 
     fn folded(&self, action: InAction, data: &[u8]) -> Option<Vec<u8>> {
         let record: &Record = &self.state.record;
-        let members = || self.state.members.values();
-        let ours = |one: &Registrant| {
-            let known = |member: &Member| {
-                member.nexus.as_ref().is_none_or(|(initiator, port)| {
-                    *initiator == one.initiator_port && one.target_port.is_none_or(|at| at == *port)
-                })
-            };
-            Some(one.key) == record.key && members().any(known)
-        };
         Some(match action {
             InAction::ReadKeys => fold::keys(&Keys::parse(data)?, record, &self.own_keys()).bytes(),
             InAction::ReadReservation => {
                 fold::reservation(&Reservation::parse(data)?, record).bytes()
             }
             InAction::ReadFullStatus => {
-                fold::full_status(&FullStatus::parse(data)?, record, ours).bytes()
+                let told = FullStatus::parse(data)?;
+                let nexuses = self.state.members.values().map(|member| member.nexus.clone());
+                let ours = fold::Ours::among(&told, nexuses.collect(), self.registered().len());
+                fold::full_status(&told, record, &ours).bytes()
             }
             InAction::ReportCapabilities => {
                 fold::capabilities(&Capabilities::parse(data)?).bytes().to_vec()
