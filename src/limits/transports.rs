@@ -6,10 +6,12 @@ use super::{PATHS_MAX, RING_SIZE_MAX, TRANSFER_MAX};
 
 /// Bytes of data that one command of the built-in array may move. Linux sends up to 32 MiB.
 pub const EMULATED_TRANSFER_MAX: u32 = 32 << 20;
-/// Bytes that one WRITE SAME of the built-in array may cover.
-pub const EMULATED_WRITE_SAME_MAX: u32 = 32 << 20;
-/// Bytes that one UNMAP of the built-in array may cover.
-pub const EMULATED_UNMAP_MAX: u64 = 1 << 30;
+/// Bytes that one WRITE SAME of the built-in array may cover: what a guest can read back with one
+/// command, which with Linux is a bit less than 32 MiB (`iscsi-test-cu` does).
+pub const EMULATED_WRITE_SAME_MAX: u32 = 16 << 20;
+/// Bytes that one UNMAP of the built-in array may cover: `iscsi-test-cu` takes more than 2^20
+/// blocks for an error.
+pub const EMULATED_UNMAP_MAX: u64 = 512 << 20;
 /// Block descriptors that one UNMAP of the built-in array may bring.
 pub const EMULATED_UNMAP_DESCRIPTORS_MAX: u16 = 256;
 /// Blocks that one COMPARE AND WRITE of the built-in array may cover.

@@ -17,6 +17,7 @@ use super::null::{NullChannel, NullPath};
 use super::sg::{SgChannel, SgError, SgPath, SgSettings};
 use super::{Channel, Ended, Task, TransferLimits, Transport, TransportEvent};
 use crate::ids::AttemptId;
+use crate::scsi::reservation::TransportId;
 
 pub use super::emulated::OpenMode;
 
@@ -166,6 +167,10 @@ impl Transport for AnyPath {
 
     fn engine(&self) -> Cow<'static, str> {
         each!(AnyPath, self, path => path.engine())
+    }
+
+    fn initiator_port(&self) -> Option<TransportId> {
+        each!(AnyPath, self, path => path.initiator_port())
     }
 
     fn numa_node(&self) -> Option<u16> {

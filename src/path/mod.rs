@@ -42,6 +42,7 @@ use std::time::Instant;
 
 use crate::buffer::Segments;
 use crate::ids::AttemptId;
+use crate::scsi::reservation::TransportId;
 use crate::scsi::{Cdb, Sense, Status};
 
 /// One command for one path. Borrowed: the path copies what it needs of the lists, and uses the
@@ -189,6 +190,12 @@ pub trait Transport: Send + Sync + 'static {
 
     /// How commands are sent, in one word or two: the `engine` of `query-paths`.
     fn engine(&self) -> Cow<'static, str>;
+
+    /// The name of the host's end of the path (SPC-5 7.6.4), as the array tells it in READ FULL
+    /// STATUS, where that is known here.
+    fn initiator_port(&self) -> Option<TransportId> {
+        None
+    }
 
     /// The memory node of the host's end of the path, where it has one that is known. Asked when
     /// the path is added and after each [`TransportEvent::Up`]; must not wait for anything.

@@ -70,6 +70,13 @@ impl Cdb {
         self.bytes[control] & 0x04 != 0
     }
 
+    /// True for VERIFY with BYTCHK 00b: the medium is verified, and no data moves (SBC-4 5.36).
+    pub fn verifies_medium(&self) -> bool {
+        let verify =
+            matches!(self.opcode(), opcode::VERIFY_10 | opcode::VERIFY_12 | opcode::VERIFY_16);
+        verify && self.bytes[1] & 0x06 == 0
+    }
+
     /// Two bytes at `at`, most significant first. `at` is a place of the standard's tables, not
     /// of the guest's choosing.
     pub fn be16(&self, at: usize) -> u16 {

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -19,26 +20,33 @@ DISK_MIB = 64
 
 
 class TgtdArray:
-    """tgtd with one disk. Every connection to its portal is a nexus of its own."""
+    """A tgtd for each disk. Every connection to its portal is a nexus of its own."""
 
     name = "tgtd"
 
-    def __init__(self, directory):
-        self._image = Path(directory, "disk.img")
-        with open(self._image, "wb") as image:
+    def __init__(self, directory, disks=1):
+        self._images = [Path(directory, f"disk{disk}.img") for disk in range(disks)]
+        with ExitStack() as stack:
+            self._tgtds = [stack.enter_context(closing(self._begin(directory, image))) for image in self._images]
+            self._stack = stack.pop_all()
+
+    @staticmethod
+    def _begin(directory, path):
+        with open(path, "wb") as image:
             image.truncate(DISK_MIB << 20)
-        self._tgtd = Tgtd(directory, self._image)
+        return Tgtd(directory, path)
 
-    def url(self, port=None, portal=0):
+    def url(self, port=None, portal=0, disk=0):
         """Where the disk is; through `port` of this host, where something is to stand in between."""
-        return f"iscsi://127.0.0.1:{port or self._tgtd.port}/{TARGET}/1"
+        return f"iscsi://127.0.0.1:{port or self._tgtds[disk].port}/{TARGET}/1"
 
-    def portal_port(self, portal):
-        return self._tgtd.port
+    def portal_port(self, portal, disk=0):
+        return self._tgtds[disk].port
 
     def close(self):
-        self._tgtd.close()
-        self._image.unlink(missing_ok=True)
+        self._stack.close()
+        for image in self._images:
+            image.unlink(missing_ok=True)
 
 
 class BuiltInArray:
@@ -46,23 +54,25 @@ class BuiltInArray:
 
     name = "the built-in array"
 
-    def __init__(self, directory):
+    def __init__(self, directory, disks=1):
         self._place = tempfile.TemporaryDirectory(prefix="array-")
 
-    def address(self, port):
-        return f"emulated:{self._place.name}/disk.img?port={port + 1}&size={DISK_MIB}M"
+    def address(self, port, disk=0):
+        return f"emulated:{self._place.name}/disk{disk}.img?port={port + 1}&size={DISK_MIB}M"
 
     def close(self):
         self._place.cleanup()
 
 
 class LioArray:
-    """LIO with one disk behind two portals, in a machine of its own that is driven by its console."""
+    """LIO with its disks behind two portals, in a machine of its own that is driven by its console. The third path and
+    the fourth lead to another target of the same disks: LIO has unit attentions by port and initiator name instead of
+    by nexus (SAM-5 5.14), so no two paths may share a port."""
 
     name = "LIO"
-    _target = "iqn.2003-01.org.example:reservations"
+    _targets = [f"iqn.2003-01.org.example:{name}" for name in ("reservations", "others")]
 
-    def __init__(self, directory):
+    def __init__(self, directory, disks=1):
         self._ports = [free_port(), free_port()]
         forwards = ",".join(f"hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:{3260 + at}" for at, port in enumerate(self._ports))
         self._log = open(Path(directory, "lio.log"), "wb")
@@ -79,8 +89,11 @@ class LioArray:
         threading.Thread(target=self._read, daemon=True).start()
         try:
             self._wait("lio: ready", 120)
-            self._run(1, f"disk r {DISK_MIB}")
-            self._run(2, f"target {self._target} r")
+            names = [f"r{disk}" for disk in range(disks)]
+            for disk, name in enumerate(names):
+                self._run(disk, f"disk {name} {DISK_MIB}")
+            for number, target in enumerate(self._targets, disks):
+                self._run(number, f"target {target} {' '.join(names)}")
         except BaseException:
             self.close()
             raise
@@ -102,10 +115,10 @@ class LioArray:
         self._machine.stdin.flush()
         self._wait(f"lio: {number} 0", 30)
 
-    def url(self, port=None, portal=0):
-        return f"iscsi://127.0.0.1:{port or self._ports[portal]}/{self._target}/0"
+    def url(self, port=None, portal=0, disk=0):
+        return f"iscsi://127.0.0.1:{port or self._ports[portal % 2]}/{self._targets[portal // 2]}/{disk}"
 
-    def portal_port(self, portal):
+    def portal_port(self, portal, disk=0):
         return self._ports[portal % 2]
 
     def close(self):

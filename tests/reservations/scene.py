@@ -15,22 +15,27 @@ from vm import Vm, vhost_user_disk
 SG = "/dev/sg0" # the backend's disk: nothing else in the guest is SCSI
 
 
+def backend_over(stack, directory, array, name, paths, disk=0):
+    """A backend over so many paths, which keeps state, and the proxies in them."""
+    proxies = []
+    if isinstance(array, BuiltInArray):
+        urls = [array.address(port, disk) for port in range(paths)]
+    else:
+        proxies = [stack.enter_context(closing(Proxy(array.portal_port(path, disk)))) for path in range(paths)]
+        urls = [array.url(proxy.port, portal, disk) for portal, proxy in enumerate(proxies)]
+    config = directory / "config.toml"
+    config.write_text(f'[backend]\nstate_dir = "{directory / "state"}"\n'
+                      f'[iscsi]\ninitiator_name = "iqn.2003-01.org.example:{name}"\n')
+    return stack.enter_context(Backend(directory, urls, "--config", str(config))), proxies
+
+
 class Node:
     """A guest on a backend with so many paths; an initiator of its own to the array."""
 
     def __init__(self, stack, directory, array, name, paths):
         self.directory = directory / name
         self.directory.mkdir()
-        self.proxies = []
-        if isinstance(array, BuiltInArray):
-            urls = [array.address(port) for port in range(paths)]
-        else:
-            self.proxies = [stack.enter_context(closing(Proxy(array.portal_port(path)))) for path in range(paths)]
-            urls = [array.url(proxy.port, portal) for portal, proxy in enumerate(self.proxies)]
-        config = self.directory / "config.toml"
-        config.write_text(f'[backend]\nstate_dir = "{self.directory / "state"}"\n'
-                          f'[iscsi]\ninitiator_name = "iqn.2003-01.org.example:{name}"\n')
-        self.backend = stack.enter_context(Backend(self.directory, urls, "--config", str(config)))
+        self.backend, self.proxies = backend_over(stack, self.directory, array, name, paths)
         self.vm = stack.enter_context(Vm(self.directory, vhost_user_disk(self.backend.socket)))
         self.guest = self.vm.guest
 

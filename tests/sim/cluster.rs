@@ -358,7 +358,7 @@ fn view(action: InAction, data: &[u8]) -> Option<View> {
         return Some(View::Keys(told.generation, keys));
     }
     let told = Reservation::parse(data)?;
-    let held = told.held.map(|held| (held.key.0, held.kind.code()));
+    let held = told.held.map(|held| (held.key.0, held.kind().map_or(0, Type::code)));
     Some(View::Reservation(told.generation, held))
 }
 

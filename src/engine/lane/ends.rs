@@ -316,6 +316,8 @@ pub(super) fn outcome_of(answer: Answer, request: &Request) -> Outcome {
     let (residual, over) = match answer.residual {
         Residual::None => (0, None),
         Residual::Under(bytes) => (bytes.min(room), None),
+        // LIO misses the data of the blocks, of which there is none: it would be the guest's error.
+        Residual::Over(_) if verifies_medium(request) => (0, None),
         Residual::Over(bytes) => (0, Some(bytes)),
     };
     let data_in = request.data_in.len() as u32;
@@ -326,4 +328,36 @@ pub(super) fn outcome_of(answer: Answer, request: &Request) -> Outcome {
     };
     let residual = over.unwrap_or(residual);
     Outcome { response, status: answer.status, sense: answer.sense, residual, stored }
+}
+
+fn verifies_medium(request: &Request) -> bool {
+    request.header.as_ref().is_some_and(|header| header.cdb.verifies_medium())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scsi::Cdb;
+    use crate::virtio_scsi::{Address, RequestHeader, TaskAttribute};
+
+    fn asked(cdb: &[u8]) -> Request {
+        let address = Address::LogicalUnit { target: 0, lun: 0 };
+        let attribute = TaskAttribute::Simple;
+        let header = RequestHeader { address, tag: 0, attribute, cdb: Cdb::new(cdb) };
+        Request { header: Some(header), ..Request::default() }
+    }
+
+    #[test]
+    fn overrun_of_a_verify_that_moves_nothing_is_the_arrays_slip() {
+        let outcome = |cdb: &[u8]| {
+            let residual = Residual::Over(512);
+            let answer = Answer { status: Status::GOOD, sense: None, residual };
+            let outcome = outcome_of(answer, &asked(cdb));
+            (outcome.response, outcome.residual)
+        };
+        let verify = |flags| [0x2F, flags, 0, 0, 0, 0, 0, 0, 1, 0];
+        assert_eq!(outcome(&verify(0x10)), (Response::Ok, 0));
+        assert_eq!(outcome(&verify(0x02)), (Response::Overrun, 512));
+        assert_eq!(outcome(&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]), (Response::Overrun, 512));
+    }
 }

@@ -16,7 +16,6 @@ use crate::limits::{BUSY_BACKOFF, BUSY_TRIES_MAX};
 use crate::multipath;
 use crate::multipath::classify::{Class, Executed, classify};
 use crate::multipath::probe::Question;
-use crate::multipath::reservation::attentions::made;
 use crate::multipath::reservation::{Command, End, Event};
 use crate::path::{Answer, Fate, Residual, Transport};
 use crate::scsi::alua::AccessState;
@@ -145,7 +144,7 @@ impl<T: Transport> Manager<T> {
         sending.at = At::Flying;
         self.reservations.last_sent = Some(now);
         let question = question(&sending.command);
-        for code in made(&sending.command) {
+        for code in self.reservations.machine.made(&sending.command) {
             self.apply(multipath::Event::Making { path, code: *code }, now);
         }
         self.apply(multipath::Event::Conversing(Some(path)), now);
@@ -159,7 +158,7 @@ impl<T: Transport> Manager<T> {
     fn conversation_made(&mut self, executed: Executed, now: Instant) {
         let Some(sending) = &self.reservations.sending else { return };
         let path = sending.path;
-        for code in made(&sending.command) {
+        for code in self.reservations.machine.made(&sending.command) {
             self.apply(multipath::Event::Made { path, code: *code, executed, ended: now }, now);
         }
     }

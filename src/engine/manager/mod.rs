@@ -41,7 +41,7 @@ use crate::ids::{LaneId, PathId};
 use crate::multipath::{Action, Core, Event, News, Placement, Settings, Table, reservation};
 use crate::path::{Transport, TransportEvent};
 use crate::scsi::Asc;
-use crate::scsi::reservation::Key;
+use crate::scsi::reservation::{Key, TransportId};
 use crate::virtio_scsi::Event as GuestEvent;
 
 /// Unit attentions that wait for the guest at most; a guest that takes none loses the oldest.
@@ -344,7 +344,7 @@ impl<T: Transport> Manager<T> {
             Action::Removed => self.tell_driver(GuestEvent::Removed),
             Action::Returned => self.tell_driver(GuestEvent::Rescan),
             Action::Admission(path) => {
-                let (name, nexus) = (self.path_name(path), None);
+                let (name, nexus) = (self.path_name(path), self.nexus(path));
                 self.reservations.tell(reservation::Event::Up { path, name, nexus });
             }
             Action::Leaving(path) => self.reservations.tell(reservation::Event::Leaving(path)),
@@ -367,6 +367,12 @@ impl<T: Transport> Manager<T> {
             }
             self.attentions.pop_front();
         }
+    }
+
+    /// What the array calls the path's I_T nexus.
+    fn nexus(&self, path: PathId) -> Option<(TransportId, u16)> {
+        let known = self.core.paths().find(|known| known.id == path)?;
+        self.transport(path)?.initiator_port().zip(known.port.relative_port)
     }
 
     fn path_name(&self, path: PathId) -> String {

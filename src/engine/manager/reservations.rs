@@ -30,7 +30,7 @@ use crate::scsi::{Asc, SenseKey};
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Reservations {
-    machine: Machine,
+    pub(super) machine: Machine,
     /// Paths are admitted by the machine.
     active: bool,
     /// What it is to be told: the core's own actions are carried out first.

@@ -136,14 +136,14 @@ impl Script<'_> {
         record.key = coming.or(had_key.filter(|key| !ends && stands(key)));
         let had = record.reservation.take();
         let ours = |held: &Held| {
-            let all = held.kind.is_all_registrants();
-            record.key.is_some() && (all || Some(held.key) == record.key)
+            record.key.is_some() && (held.is_all_registrants() || Some(held.key) == record.key)
         };
-        record.reservation = now.held.filter(ours).map(|held| {
-            let holder = had.filter(|had| had.kind == held.kind).and_then(|had| had.holder);
+        record.reservation = now.held.filter(ours).and_then(|held| {
+            let kind = held.kind()?;
+            let holder = had.filter(|had| had.kind == kind).and_then(|had| had.holder);
             // Where it is not known which of ours that is, whoever is there takes it.
-            let holder = holder.unwrap_or_default();
-            Holding { kind: held.kind, holder: (!held.kind.is_all_registrants()).then_some(holder) }
+            let holder = (!kind.is_all_registrants()).then(|| holder.unwrap_or_default());
+            Some(Holding { kind, holder })
         });
         self.state.unverified = false;
         if ends && had_key.is_some() {

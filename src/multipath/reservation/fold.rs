@@ -11,7 +11,9 @@
 //! one copy is folded for each path that may be registered.
 
 use super::record::Record;
-use crate::scsi::reservation::{Capabilities, FullStatus, Key, Keys, Registrant, Reservation};
+use crate::scsi::reservation::{
+    Capabilities, FullStatus, Key, Keys, Registrant, Reservation, TransportId,
+};
 
 /// `keys` without one for each of our paths, whose keys `ours` are: one, or two where it is not
 /// known which of them it has. A path that is away may still have one after the guest has another.
@@ -40,15 +42,43 @@ pub fn reservation(told: &Reservation, record: &Record) -> Reservation {
     Reservation { generation: record.guest_generation(told.generation), held: told.held }
 }
 
+/// Which registrants with the guest's key are nexuses of ours. Another initiator may have registered
+/// the same key.
+#[derive(Debug)]
+pub struct Ours {
+    /// The names of our nexuses; `None` where the array, or the host, has others for them: then each
+    /// registrant with the guest's key is taken for ours.
+    named: Option<Vec<(TransportId, u16)>>,
+}
+
+impl Ours {
+    /// Of paths with these nexuses, of which so many are registered: fewer that are found by their
+    /// names say that the array has others.
+    pub fn among(
+        told: &FullStatus,
+        nexuses: Vec<Option<(TransportId, u16)>>,
+        registered: usize,
+    ) -> Self {
+        let all = Ours { named: nexuses.into_iter().collect() };
+        let found = told.registrants.iter().filter(|one| all.has(one)).count();
+        if found < registered { Ours { named: None } } else { all }
+    }
+
+    fn has(&self, one: &Registrant) -> bool {
+        self.named.as_ref().is_none_or(|named| {
+            named.iter().any(|(initiator, port)| {
+                *initiator == one.initiator_port && one.target_port.is_none_or(|at| at == *port)
+            })
+        })
+    }
+}
+
 /// READ FULL STATUS. The one nexus stands where the first of ours stood, and is called as that one
 /// is, unless another of ours holds the reservation.
-pub fn full_status(
-    told: &FullStatus,
-    record: &Record,
-    ours: impl Fn(&Registrant) -> bool,
-) -> FullStatus {
+pub fn full_status(told: &FullStatus, record: &Record, ours: &Ours) -> FullStatus {
+    let ours = |one: &Registrant| Some(one.key) == record.key && ours.has(one);
     let holder = told.registrants.iter().find(|one| ours(one) && one.holds.is_some());
-    let first = told.registrants.iter().position(&ours);
+    let first = told.registrants.iter().position(ours);
     let mut registrants = Vec::with_capacity(told.registrants.len());
     for (at, one) in told.registrants.iter().enumerate() {
         match ours(one) {
@@ -74,7 +104,7 @@ pub fn capabilities(told: &Capabilities) -> Capabilities {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scsi::reservation::{Held, TransportId, Type};
+    use crate::scsi::reservation::{Held, Type};
 
     fn record() -> Record {
         Record { key: Some(Key(7)), generation: 2, array_generation: 5, ..Record::default() }
@@ -96,7 +126,7 @@ mod tests {
 
     #[test]
     fn reservation_counts_as_the_guest_does() {
-        let held = Some(Held { key: Key(9), kind: Type::WriteExclusive });
+        let held = Some(Held::new(Key(9), Type::WriteExclusive));
         let told = Reservation { generation: 5, held };
         assert_eq!(reservation(&told, &record()), Reservation { generation: 2, held });
     }
@@ -110,12 +140,19 @@ mod tests {
             initiator_port: TransportId::Sas { address: initiator },
         };
         let kind = Some(Type::ExclusiveAccessRegistrantsOnly);
-        let ours = |one: &Registrant| one.initiator_port == TransportId::Sas { address: 1 };
         let registrants = vec![one(7, 1, 1, None), one(7, 2, 1, None), one(7, 1, 2, kind)];
         let told = FullStatus { generation: 5, registrants };
-        let folded = full_status(&told, &record(), ours);
+        let ours = |initiator, registered| {
+            let nexus = |port| Some((TransportId::Sas { address: initiator }, port));
+            Ours::among(&told, vec![nexus(1), nexus(2)], registered)
+        };
+        let folded = full_status(&told, &record(), &ours(1, 2));
         assert_eq!(folded.registrants, [one(7, 1, 2, kind), one(7, 2, 1, None)]);
         assert_eq!(folded.generation, 2);
+        // The array calls them otherwise, or nobody knows how it calls them.
+        for ours in [ours(9, 2), Ours::among(&told, vec![None, None], 2)] {
+            assert_eq!(full_status(&told, &record(), &ours).registrants, [one(7, 1, 2, kind)]);
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Script<'_> {
             let Some(path) = self.registered().first().copied() else { return Ok(()) };
             let Some(before) = self.before()? else { return Ok(()) };
             let stands = before.reservation.held;
-            if stands.is_none_or(|stands| stands.key != key || stands.kind != held.kind) {
+            if stands.is_none_or(|stands| stands.key != key || stands.kind() != Some(held.kind)) {
                 self.state.record.reservation = None;
                 self.heed_fence(&before.keys);
                 return Ok(());

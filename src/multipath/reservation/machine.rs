@@ -3,15 +3,14 @@
 use std::collections::VecDeque;
 use std::mem;
 
-use super::events::{Action, Answer, End, Event, Request, Ticket};
+use super::attentions::made;
+use super::events::{Action, Answer, Command, End, Event, Request, Ticket};
 use super::fold;
 use super::record::{Record, Registration, Standing};
 use super::register::Known;
 use super::script::{Member, Reply, Script, State, Step};
 use crate::ids::PathId;
-use crate::scsi::reservation::{
-    Capabilities, FullStatus, In, InAction, Keys, Registrant, Reservation,
-};
+use crate::scsi::reservation::{Capabilities, FullStatus, In, InAction, Keys, Reservation};
 use crate::scsi::{Asc, SenseKey};
 
 /// May anything be asked, and what may be kept?
@@ -88,6 +87,11 @@ impl Machine {
     /// True while the guest is registered.
     pub fn is_registered(&self) -> bool {
         self.state.record.key.is_some()
+    }
+
+    /// The unit attentions that `command` may make for other nexuses, as things stand.
+    pub fn made(&self, command: &Command) -> &'static [Asc] {
+        made(command, self.state.record.reservation.is_some())
     }
 
     /// What stands, for reports.
@@ -226,22 +230,16 @@ impl Script<'_> {
 
     fn folded(&self, action: InAction, data: &[u8]) -> Option<Vec<u8>> {
         let record: &Record = &self.state.record;
-        let members = || self.state.members.values();
-        let ours = |one: &Registrant| {
-            let known = |member: &Member| {
-                member.nexus.as_ref().is_none_or(|(initiator, port)| {
-                    *initiator == one.initiator_port && one.target_port.is_none_or(|at| at == *port)
-                })
-            };
-            Some(one.key) == record.key && members().any(known)
-        };
         Some(match action {
             InAction::ReadKeys => fold::keys(&Keys::parse(data)?, record, &self.own_keys()).bytes(),
             InAction::ReadReservation => {
                 fold::reservation(&Reservation::parse(data)?, record).bytes()
             }
             InAction::ReadFullStatus => {
-                fold::full_status(&FullStatus::parse(data)?, record, ours).bytes()
+                let told = FullStatus::parse(data)?;
+                let nexuses = self.state.members.values().map(|member| member.nexus.clone());
+                let ours = fold::Ours::among(&told, nexuses.collect(), self.registered().len());
+                fold::full_status(&told, record, &ours).bytes()
             }
             InAction::ReportCapabilities => {
                 fold::capabilities(&Capabilities::parse(data)?).bytes().to_vec()

@@ -11,6 +11,8 @@
 //! | [`machine`] | one conversation with the array at a time |
 //! | `script` | a conversation that waits, written as if it did not |
 //! | `orders` | PERSISTENT RESERVE OUT, service action by service action |
+//! | `attempt` | one of them over one path after the other |
+//! | `preempt` | those that take registrations away |
 //! | `holder` | the reservation moves from a dead path |
 //! | `register` | one path's registration |
 //! | `ghosts` | registrations of paths that are away |
@@ -20,6 +22,7 @@
 //! | [`record`] | what must survive the backend, and what is told of it |
 
 mod admission;
+mod attempt;
 pub mod attentions;
 pub mod events;
 pub mod fold;
@@ -27,11 +30,14 @@ mod ghosts;
 mod holder;
 pub mod machine;
 mod orders;
+mod preempt;
 pub mod record;
 mod register;
 mod script;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_arrays;
 #[cfg(test)]
 mod tests_lost;
 

@@ -7,36 +7,18 @@
 //! | PREEMPT, PREEMPT AND ABORT | the same | paths whose registration went with the victims' are registered again, under a hold |
 //! | CLEAR | the same | |
 //! | REGISTER AND MOVE, REPLACE LOST RESERVATION, SPEC_I_PT, ALL_TG_PT | refused | |
-//!
-//! Where a path dies and nobody knows whether the command was executed, another path is asked what
-//! stands; the command is sent again only where that says that it was not executed.
 
-use super::events::{Action, Answer, Command, End};
+use super::attempt::Outcome;
+use super::events::{Action, Answer, End};
 use super::record::{Holding, Registration};
 use super::register::Known;
-use super::script::{Script, Step, counts};
+use super::script::{Script, Step};
 use crate::ids::PathId;
-use crate::scsi::reservation::{Key, Keys, Out, OutAction, Parameters, Reservation};
+use crate::scsi::reservation::{Key, Keys, Out, OutAction, Parameters};
 use crate::scsi::{Asc, SenseKey};
 
 /// Tries to move a reservation from a dead path: each may cost a path its life.
 pub(super) const MOVES_MAX: usize = 16;
-
-/// What stood before a command, to see whether it was executed.
-pub(super) struct Before {
-    pub keys: Keys,
-    pub reservation: Reservation,
-}
-
-/// How the guest's own command ended.
-enum Outcome {
-    /// It was executed, over this path; and that stood before.
-    Done(PathId, Before),
-    /// The guest is told this, and nothing has changed.
-    Answer(Answer),
-    /// It was lost with this path, and nobody is left to be asked: it must not be sent again.
-    Unknown(PathId),
-}
 
 /// The guest's answer to what is not there.
 fn refused(code: Asc) -> Answer {
@@ -99,12 +81,6 @@ impl Script<'_> {
         reserves && for_one || preempts && ours
     }
 
-    pub(super) fn before(&mut self) -> Step<Option<Before>> {
-        let Some(keys) = self.keys()? else { return Ok(None) };
-        let Some(reservation) = self.reservation()? else { return Ok(None) };
-        Ok(Some(Before { keys, reservation }))
-    }
-
     /// The guest's key is not in the array's list any more: another initiator took it.
     pub(super) fn heed_fence(&mut self, keys: &Keys) {
         let Some(key) = self.state.record.key else { return };
@@ -138,56 +114,6 @@ impl Script<'_> {
             member.registration = registration;
             member.has(Key::NONE);
         }
-    }
-
-    /// The paths that answer, in the order in which the guest's command tries them.
-    fn in_order(&self) -> Vec<PathId> {
-        let mut paths = self.up();
-        if let Some(holder) = self.holder() {
-            paths.retain(|path| *path != holder);
-            paths.insert(0, holder);
-        }
-        paths
-    }
-
-    /// Sends the guest's command over one path after the other until it is known what became of it.
-    fn attempt(
-        &mut self,
-        out: &Out,
-        given: &Parameters,
-        executed: impl Fn(&Before, &Keys, &Reservation) -> bool,
-    ) -> Step<Outcome> {
-        for _ in 0..MOVES_MAX {
-            self.keep_holder_alive()?;
-            let Some(before) = self.before()? else { break };
-            // Whatever was begun before must be over before the guest's next registration.
-            self.heed_fence(&before.keys);
-            let Some(path) = self.in_order().first().copied() else { break };
-            if self.holder_is_dead() {
-                continue;
-            }
-            match self.send(path, Command::Out(*out, given.clone()))? {
-                End::Good(_) => return Ok(Outcome::Done(path, before)),
-                End::Conflict => return Ok(Outcome::Answer(Answer::Conflict)),
-                End::Refused(key, code) => return Ok(Outcome::Answer(Answer::Check(key, code))),
-                End::Busy => break,
-                End::Attention(_) | End::NotExecuted => {}
-                End::Lost => {
-                    if !out.action.registers() {
-                        self.doubt_siblings(path);
-                    }
-                    let Some(keys) = self.keys()? else { return Ok(Outcome::Unknown(path)) };
-                    let Some(reservation) = self.reservation()? else {
-                        return Ok(Outcome::Unknown(path));
-                    };
-                    if executed(&before, &keys, &reservation) {
-                        self.counted += u32::from(counts(&Command::Out(*out, given.clone())));
-                        return Ok(Outcome::Done(path, before));
-                    }
-                }
-            }
-        }
-        Ok(Outcome::Answer(Answer::Busy))
     }
 
     fn order_register(&mut self, out: &Out, given: &Parameters) -> Step<Answer> {
@@ -290,7 +216,7 @@ impl Script<'_> {
             true => {
                 let ours = |key: Key| key.is_none() || key == given.key;
                 before.reservation.held.is_none()
-                    && now.held.is_some_and(|now| Some(now.kind) == out.kind() && ours(now.key))
+                    && now.held.is_some_and(|now| now.kind() == out.kind() && ours(now.key))
             }
             // Where the key is gone as well another initiator ended it.
             false => {
@@ -312,96 +238,5 @@ impl Script<'_> {
         }
         self.keep_holder_alive()?;
         Ok(Answer::Good(Vec::new()))
-    }
-
-    fn order_preempt(&mut self, out: &Out, given: &Parameters) -> Step<Answer> {
-        let victim = given.action_key;
-        let clears = out.action == OutAction::Clear;
-        let own = self.state.record.key;
-        let outcome = self.attempt(out, given, |before, keys, now| {
-            let all = before.reservation.held.is_some_and(|held| held.kind.is_all_registrants());
-            let there = copies(&before.keys, victim) > 0 || (victim.is_none() && all);
-            if own != Some(given.key) || !(clears || there) {
-                // It could only be refused.
-                return false;
-            }
-            let takes = before.reservation.held.is_some_and(|held| held.key == victim);
-            let gone = match (clears, victim) {
-                (true, _) => own.is_none_or(|own| copies(keys, own) == 0),
-                // The reservation goes to who sent it, and its key stays.
-                (false, victim) if takes => {
-                    let others = Some(victim) == own || copies(keys, victim) == 0;
-                    others && now.held.is_some_and(|held| Some(held.kind) == out.kind())
-                }
-                (false, victim) => copies(keys, victim) == 0,
-            };
-            gone && keys.generation != before.keys.generation
-        })?;
-        let (path, before) = match outcome {
-            Outcome::Done(path, before) => (path, before),
-            Outcome::Answer(answer) => return Ok(answer),
-            Outcome::Unknown(_) => return Ok(self.lost_from_sight()),
-        };
-        if clears {
-            self.forget(Registration::None);
-        } else {
-            let loses = self.foresee(path, out, victim, &before);
-            self.take_stock(path, victim, loses)?;
-        }
-        self.visible = 1;
-        Ok(Answer::Good(Vec::new()))
-    }
-
-    /// The guest's command may have been executed, and no path is there to ask: the guest must look,
-    /// and what stands is read when a path is back.
-    fn lost_from_sight(&mut self) -> Answer {
-        self.state.unverified = true;
-        Answer::Check(SenseKey::AbortedCommand, Asc::NONE)
-    }
-
-    /// What a PREEMPT of `victim` over `path` has made of what stood before: nobody may be left who
-    /// could be asked. True where it has taken registrations of our other paths.
-    fn foresee(&mut self, path: PathId, out: &Out, victim: Key, before: &Before) -> bool {
-        let held = before.reservation.held;
-        let all = held.is_some_and(|held| held.kind.is_all_registrants() && victim.is_none());
-        let takes = all || held.is_some_and(|held| !victim.is_none() && held.key == victim);
-        let loses = all || Some(victim) == self.state.record.key;
-        if loses {
-            self.doubt_siblings(path);
-        }
-        if let (true, Some(kind)) = (takes, out.kind()) {
-            let holder = self.name(path).filter(|_| !kind.is_all_registrants());
-            self.state.record.reservation = Some(Holding { kind, holder });
-        }
-        loses
-    }
-
-    /// After a PREEMPT of `victim` over `path`: what is left of ours?
-    fn take_stock(&mut self, path: PathId, victim: Key, loses: bool) -> Step<()> {
-        let Some(key) = self.state.record.key else { return Ok(()) };
-        let Some(keys) = self.keys()? else {
-            self.state.unverified = true;
-            return Ok(());
-        };
-        let left = copies(&keys, key);
-        if left == 0 {
-            self.lose_key(key, Registration::None);
-            if victim != key {
-                self.act(Action::Fenced(key));
-            }
-            return Ok(());
-        }
-        if loses {
-            self.hold();
-            self.restore_siblings(path, key)?;
-            self.resume();
-        }
-        let Some(now) = self.reservation()? else { return Ok(()) };
-        self.state.record.reservation = now.held.and_then(|held| {
-            let all = held.kind.is_all_registrants();
-            let holder = self.name(path).filter(|_| !all);
-            (all || held.key == key).then_some(Holding { kind: held.kind, holder })
-        });
-        self.keep_holder_alive()
     }
 }

@@ -110,8 +110,6 @@ pub(super) struct Script<'a> {
     made: &'static [Asc],
     /// How many of us want the guest's commands held.
     holds: u32,
-    /// The end is being made.
-    closing: bool,
     /// Nothing was changed since it was made: what was answered stands, with all that it means.
     closed: bool,
     /// What is on the medium.
@@ -132,7 +130,6 @@ impl<'a> Script<'a> {
             changed_over: None,
             made: &[],
             holds: 0,
-            closing: false,
             closed: false,
             kept,
         }
@@ -195,20 +192,17 @@ impl<'a> Script<'a> {
     /// The end: the guest's count is what it should be, and what has changed is kept. False where
     /// that cannot be.
     ///
-    /// The list is read over the path that has changed something. There are arrays that tell this
-    /// nexus of it as well, against SPC-5 (tgtd does, once for each of our other paths): now they
-    /// do, and it is known as the guest's own doing.
+    /// The list is read over the path that has changed something, so that an echo of it comes now.
     pub fn close(&mut self) -> Step<bool> {
         if self.closed && self.kept == self.state.record {
             return Ok(true);
         }
-        self.closing = true;
         if self.counted > 0 || self.changed_over.is_some() {
             self.keys()?;
         }
         self.count();
         let kept = self.kept == self.state.record || self.keep()?;
-        (self.closing, self.closed) = (false, true);
+        self.closed = true;
         Ok(kept)
     }
 
@@ -230,7 +224,7 @@ impl<'a> Script<'a> {
                     if good && matches!(command, Command::Out(..)) {
                         self.changed_over = Some(path);
                         self.closed = false;
-                        self.made = made(&command);
+                        self.made = made(&command, self.state.record.reservation.is_some());
                     }
                     return Ok(end);
                 }
@@ -240,8 +234,11 @@ impl<'a> Script<'a> {
         Ok(End::NotExecuted)
     }
 
+    /// There are arrays that tell the nexus that has changed something of it as well, against SPC-5
+    /// 5.14.11: tgtd does, once for each of our other paths, and LIO, where another path of the same
+    /// initiator name has the same port.
     fn is_echo(&self, path: PathId, code: Asc) -> bool {
-        self.closing && self.changed_over == Some(path) && self.made.contains(&code)
+        self.changed_over == Some(path) && self.made.contains(&code)
     }
 
     /// `path` is out of use until it is up again.

@@ -228,7 +228,7 @@ impl World {
         let key = if self.random.chance(90) { own } else { self.key_of(initiator) };
         let held = self.ideal.reservation().held;
         let kind = match held {
-            Some(held) if self.random.chance(60) => held.kind,
+            Some(held) if self.random.chance(60) => held.kind().unwrap(),
             _ => Type::ALL[self.random.below(6) as usize],
         };
         let action = [0, 0, 6, 6, 6, 1, 1, 1, 2, 2, 3, 4, 4, 4, 5][self.random.below(15) as usize];
@@ -318,7 +318,7 @@ impl World {
                 keys.insert((one.initiator_port.to_string(), ours), one.key);
             }
         }
-        (keys, state.reservation().held.map(|held| (held.key, held.kind)))
+        (keys, state.reservation().held.map(|held| (held.key, held.kind().unwrap())))
     }
 
     fn guest(&mut self) {

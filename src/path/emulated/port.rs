@@ -230,4 +230,8 @@ impl Transport for Port {
     fn engine(&self) -> Cow<'static, str> {
         self.0.array.engine_name().into()
     }
+
+    fn initiator_port(&self) -> Option<TransportId> {
+        Some(self.0.identity.initiator.clone())
+    }
 }

@@ -33,16 +33,17 @@ pub(super) fn unmap(call: &Call<'_>) -> Reply {
     let mut extents = Vec::with_capacity(described / 16);
     let mut total = 0;
     for descriptor in list[8..8 + described].chunks_exact(16) {
-        let extent = unmap_extent(call, descriptor)?;
-        total += extent.bytes;
-        extents.push(extent);
+        if let Some(extent) = unmap_extent(call, descriptor)? {
+            total += extent.bytes;
+            extents.push(extent);
+        }
     }
     if total > EMULATED_UNMAP_MAX {
         return Err(Refusal::in_parameters(8));
     }
     let array = call.array();
     call.in_turn(|| {
-        for extent in extents.iter().filter(|extent| extent.bytes > 0) {
+        for extent in &extents {
             array
                 .store
                 .zero(extent.offset, extent.bytes, true)
@@ -52,11 +53,17 @@ pub(super) fn unmap(call: &Call<'_>) -> Reply {
     })
 }
 
-fn unmap_extent(call: &Call<'_>, descriptor: &[u8]) -> Result<Extent, Refusal> {
+/// What a descriptor names. None of no blocks, which is no error up to the very end: address and
+/// number together must not exceed the capacity (SBC-4 5.34.2).
+fn unmap_extent(call: &Call<'_>, descriptor: &[u8]) -> Result<Option<Extent>, Refusal> {
     let (mut lba, mut blocks) = ([0; 8], [0; 4]);
     lba.copy_from_slice(&descriptor[..8]);
     blocks.copy_from_slice(&descriptor[8..12]);
-    call.array().extent(u64::from_be_bytes(lba), u32::from_be_bytes(blocks))
+    let (lba, blocks) = (u64::from_be_bytes(lba), u32::from_be_bytes(blocks));
+    if blocks == 0 && lba <= call.array().blocks() {
+        return Ok(None);
+    }
+    call.array().extent(lba, blocks).map(Some)
 }
 
 /// WRITE SAME(10) and (16): one block of data again and again, or zeroes.
@@ -75,9 +82,11 @@ pub(super) fn write_same(call: &Call<'_>) -> Reply {
     }
     let mut block = vec![0; call.array().block_size() as usize];
     let bytes = if no_data { 0 } else { block.len() };
-    if call.data_out.read_at(0, &mut block[..bytes]) < bytes {
+    // More than a block is no slip of the length: whoever sends it means another command.
+    if !no_data && call.data_out.len() != bytes {
         return Err(Refusal::in_cdb(length_field(call.cdb)));
     }
+    call.data_out.read_at(0, &mut block[..bytes]);
     let array = call.array();
     call.in_turn(|| {
         let written = match block.iter().all(|byte| *byte == 0) {

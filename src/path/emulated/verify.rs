@@ -5,7 +5,7 @@ use super::execute::{Call, store_refusal};
 use super::reply::{Detail, Done, Refusal, Reply};
 use super::store::CHUNK;
 use crate::limits::EMULATED_COMPARE_AND_WRITE_MAX;
-use crate::scsi::{Asc, SenseKey, Status};
+use crate::scsi::{Asc, SenseKey};
 
 /// VERIFY(10), (12) and (16).
 pub(super) fn verify(call: &Call<'_>) -> Reply {
@@ -48,10 +48,11 @@ pub(super) fn write_and_verify(call: &Call<'_>) -> Reply {
     Ok(Done::good(extent.bytes))
 }
 
-/// PRE-FETCH(10) and (16): all blocks fit in the cache, which CONDITION MET says (SBC-4 5.10).
+/// PRE-FETCH(10) and (16): CONDITION MET would promise that all blocks are in the cache (SBC-4
+/// 5.10), and what the host's cache keeps is the host's affair.
 pub(super) fn pre_fetch(call: &Call<'_>) -> Reply {
     call.extent()?;
-    Ok(Done { status: Status::CONDITION_MET, bytes: 0 })
+    Ok(Done::good(0))
 }
 
 /// COMPARE AND WRITE (SBC-4 5.3): the first half of the data is compared, and where it matches the

@@ -59,6 +59,12 @@ pub(super) fn isid(initiator: &str, identity: &str, place: &str, mode: OpenMode)
     ((hash >> 16) as u32 & 0xFF_FFFF, hash as u16)
 }
 
+/// The ISID of the random type (RFC 7143 11.12.5) with these bits.
+pub(super) fn isid_bytes((number, qualifier): (u32, u16)) -> [u8; 6] {
+    let ([_, a, b, c], [d, e]) = (number.to_be_bytes(), qualifier.to_be_bytes());
+    [0x80, a, b, c, d, e]
+}
+
 /// FNV-1a, then mixed so that every bit depends on every byte.
 fn hash(parts: &[&str]) -> u64 {
     let mut hash = fnv1a(0, parts.iter().flat_map(|part| part.bytes().chain([0])));
@@ -124,6 +130,11 @@ mod tests {
 
     use super::*;
     use crate::path::address::Address;
+
+    #[test]
+    fn isid_has_its_type_and_its_bits_in_order() {
+        assert_eq!(isid_bytes((0xDE_017F, 0x4FC3)), [0x80, 0xDE, 0x01, 0x7F, 0x4F, 0xC3]);
+    }
 
     #[test]
     fn isid_is_the_same_after_a_restart_and_differs_between_backends_paths_and_checks() {

@@ -70,6 +70,7 @@ use super::address::IscsiAddress;
 use super::any::{IscsiSettings, OpenMode, ReloginIsProof};
 use super::{TransferLimits, Transport, TransportEvent};
 use crate::limits::ISCSI_TRANSFER_MAX;
+use crate::scsi::reservation::TransportId;
 
 /// Why a path cannot be opened. What the target says comes later, as the path's state.
 #[derive(Debug, Error)]
@@ -109,6 +110,7 @@ struct Plan {
 /// A path over iSCSI. Its thread logs in at once, and out when the path is dropped.
 #[derive(Debug)]
 pub struct IscsiPath {
+    initiator_port: TransportId,
     mailbox: Arc<Mailbox>,
     thread: Option<JoinHandle<()>>,
 }
@@ -128,6 +130,8 @@ impl IscsiPath {
             initiator,
             relogin_is_proof: settings.relogin_is_proof,
         };
+        let isid = Some(identity::isid_bytes(plan.isid));
+        let initiator_port = TransportId::Iscsi { name: plan.initiator.clone(), isid };
         let mailbox = Arc::new(Mailbox::new()?);
         let inside = Arc::clone(&mailbox);
         // Made where it is used: a libiscsi context belongs to one thread.
@@ -136,7 +140,7 @@ impl IscsiPath {
         // The kernel keeps fifteen bytes of a thread's name.
         let name = name.chars().take(15).collect();
         let thread = std::thread::Builder::new().name(name).spawn(life)?;
-        Ok(IscsiPath { mailbox, thread: Some(thread) })
+        Ok(IscsiPath { initiator_port, mailbox, thread: Some(thread) })
     }
 }
 
@@ -157,6 +161,10 @@ impl Transport for IscsiPath {
 
     fn engine(&self) -> Cow<'static, str> {
         "libiscsi".into()
+    }
+
+    fn initiator_port(&self) -> Option<TransportId> {
+        Some(self.initiator_port.clone())
     }
 
     fn numa_node(&self) -> Option<u16> {

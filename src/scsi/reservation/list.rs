@@ -65,23 +65,40 @@ pub struct Reservation {
 pub struct Held {
     /// The holder's key; none where all registrants hold it.
     pub key: Key,
-    /// Its type.
-    pub kind: Type,
+    /// SCOPE and TYPE as they came: there are arrays that tell of a type that does not exist (tgtd
+    /// does, after some PREEMPTs), and the guest is to see what they tell.
+    pub scope_and_type: u8,
+}
+
+impl Held {
+    /// A reservation of `kind`.
+    pub fn new(key: Key, kind: Type) -> Self {
+        Held { key, scope_and_type: scope_and_type(kind) }
+    }
+
+    /// The type, where scope and type exist: what another one allows is not known.
+    pub fn kind(&self) -> Option<Type> {
+        type_in(self.scope_and_type)
+    }
+
+    /// True where each registered nexus is a holder.
+    pub fn is_all_registrants(&self) -> bool {
+        self.kind().is_some_and(Type::is_all_registrants)
+    }
 }
 
 /// Bytes of a reservation descriptor.
 const DESCRIPTOR: usize = 16;
 
 impl Reservation {
-    /// Reads the parameter data. A scope or a type that does not exist makes it unreadable: what
-    /// it allows is not known.
+    /// Reads the parameter data; `None` where it was cut.
     pub fn parse(data: &[u8]) -> Option<Self> {
         let (generation, list) = open(data)?;
         if list.is_empty() {
             return Some(Reservation { generation, held: None });
         }
         let descriptor = list.get(..DESCRIPTOR)?;
-        let held = Held { key: Key::read(descriptor, 0)?, kind: type_in(descriptor[13])? };
+        let held = Held { key: Key::read(descriptor, 0)?, scope_and_type: descriptor[13] };
         Some(Reservation { generation, held: Some(held) })
     }
 
@@ -90,7 +107,7 @@ impl Reservation {
         let Some(held) = self.held else { return close(self.generation, &[]) };
         let mut descriptor = [0; DESCRIPTOR];
         descriptor[..8].copy_from_slice(&held.key.bytes());
-        descriptor[13] = scope_and_type(held.kind);
+        descriptor[13] = held.scope_and_type;
         close(self.generation, &descriptor)
     }
 }
@@ -124,7 +141,7 @@ mod tests {
 
     #[test]
     fn reservation_is_read_back() {
-        let held = Held { key: Key(0xAB), kind: Type::ExclusiveAccessRegistrantsOnly };
+        let held = Held::new(Key(0xAB), Type::ExclusiveAccessRegistrantsOnly);
         let reservation = Reservation { generation: 2, held: Some(held) };
         let data = [0, 0, 0, 2, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0xAB, 0, 0, 0, 0, 0, 0x06, 0, 0];
         assert_eq!(reservation.bytes(), data);
@@ -135,19 +152,27 @@ mod tests {
     }
 
     #[test]
-    fn reservation_that_cannot_be_understood_is_none() {
-        let held = Held { key: Key(1), kind: Type::WriteExclusive };
+    fn reservation_that_was_cut_is_none() {
+        let held = Held::new(Key(1), Type::WriteExclusive);
         let data = Reservation { generation: 0, held: Some(held) }.bytes();
         for len in 0..data.len() {
             assert_eq!(Reservation::parse(&data[..len]), None, "{len}");
         }
-        for scope_and_type in [0x00, 0x02, 0x09, 0x11] {
-            let mut wrong = data.clone();
-            wrong[21] = scope_and_type;
-            assert_eq!(Reservation::parse(&wrong), None, "{scope_and_type}");
-        }
         let mut short = data;
         short[7] = 8;
         assert_eq!(Reservation::parse(&short), None);
+    }
+
+    #[test]
+    fn reservation_of_a_type_that_does_not_exist_is_passed_on() {
+        let mut data =
+            Reservation { generation: 3, held: Some(Held::new(Key(1), Type::WriteExclusive)) }
+                .bytes();
+        for scope_and_type in [0x00, 0x02, 0x09, 0x11] {
+            data[21] = scope_and_type;
+            let told = Reservation::parse(&data).unwrap();
+            assert_eq!(told.held.map(|held| (held.key, held.kind())), Some((Key(1), None)));
+            assert_eq!(told.bytes(), data);
+        }
     }
 }

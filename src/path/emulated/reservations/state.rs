@@ -297,7 +297,7 @@ impl State {
     pub fn reservation(&self) -> Reservation {
         let held = self.reserved.as_ref().map(|reserved| {
             let key = reserved.holder.as_ref().and_then(|holder| self.key_of(holder));
-            Held { key: key.unwrap_or(Key::NONE), kind: reserved.kind }
+            Held::new(key.unwrap_or(Key::NONE), reserved.kind)
         });
         Reservation { generation: self.generation, held }
     }

@@ -99,8 +99,7 @@ fn verify_compares_when_asked() {
     disk.good(&cdb10(VERIFY_10, 0x06, 4, 4), &[0; 512], 0);
     let (key, _) = disk.check(&cdb10(VERIFY_10, 0x06, 0, 2), &data[..512], 0);
     assert_eq!(key, SenseKey::Miscompare);
-    let (answer, _) = disk.run(&cdb10(PRE_FETCH_10, 0, 0, 8), &[], 0);
-    assert_eq!(answer.status, Status::CONDITION_MET);
+    disk.good(&cdb10(PRE_FETCH_10, 0, 0, 8), &[], 0);
 }
 
 fn compare_and_write(lba: u64, blocks: u8) -> [u8; 16] {
@@ -144,6 +143,8 @@ fn write_same_repeats_its_block() {
     assert_eq!(back, [vec![0; 300 * 512], block.clone()].concat());
     assert_eq!(disk.check(&cdb10(WRITE_SAME_10, 0, 1, 0), &block, 0), BAD_CDB);
     assert_eq!(disk.check(&cdb10(WRITE_SAME_10, 0, 1, 1), &block[..100], 0), BAD_CDB);
+    assert_eq!(disk.check(&cdb10(WRITE_SAME_10, 0, 1, 1), &block.repeat(2), 0), BAD_CDB);
+    assert_eq!(disk.check(&cdb16(WRITE_SAME_16, 0, 1, 1), &block.repeat(2), 0), BAD_CDB);
     assert_eq!(disk.check(&cdb10(WRITE_SAME_10, 0x10, 1, 1), &block, 0), BAD_CDB);
     assert_eq!(disk.check(&cdb10(WRITE_SAME_10, 0, 500, 13), &block, 0), OUT_OF_RANGE);
 }
@@ -168,7 +169,7 @@ fn unmap_zeroes_and_lba_status_tells() {
     let mut disk = disk(1024);
     let ones = vec![1; 512 << 10];
     disk.good(&cdb16(WRITE_16, 0, 0, 1024), &ones, 0);
-    let list = unmap_list(&[(8, 16), (1000, 24), (100, 0)]);
+    let list = unmap_list(&[(8, 16), (1000, 24), (100, 0), (1024, 0)]);
     disk.good(&unmap(&list), &list, 0);
     let back = disk.good(&cdb16(READ_16, 0, 0, 1024), &[], 512 << 10);
     let zeroed = |block: usize| (8..24).contains(&block) || block >= 1000;
@@ -194,6 +195,8 @@ fn unmap_checks_the_whole_list_first() {
     let list = unmap_list(&[(0, 8), (63, 2)]);
     assert_eq!(disk.check(&unmap(&list), &list, 0), OUT_OF_RANGE);
     assert_eq!(disk.good(&cdb10(READ_10, 0, 0, 8), &[], 4096), [1; 4096]);
+    let list = unmap_list(&[(65, 0)]);
+    assert_eq!(disk.check(&unmap(&list), &list, 0), OUT_OF_RANGE, "no blocks, but beyond the end");
     let long = unmap_list(&[(0, 1); 257]);
     let parameters = (ILLEGAL, Asc::INVALID_FIELD_IN_PARAMETER_LIST);
     assert_eq!(disk.check(&unmap(&long), &long, 0), parameters);

@@ -65,8 +65,8 @@ fn inquiry_pages_have_their_bytes() {
     let limits = page(0xB0);
     assert_eq!(limits[..8], [0, 0xB0, 0, 60, 1, 128, 0, 8]);
     assert_eq!(limits[8..16], [0, 1, 0, 0, 0, 0, 8, 0]);
-    assert_eq!(limits[20..36], [0, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 0, 8, 0x80, 0, 0, 0]);
-    assert_eq!(limits[36..44], [0, 0, 0, 0, 0, 1, 0, 0]);
+    assert_eq!(limits[20..36], [0, 0x10, 0, 0, 0, 0, 1, 0, 0, 0, 0, 8, 0x80, 0, 0, 0]);
+    assert_eq!(limits[36..44], [0, 0, 0, 0, 0, 0, 0x80, 0]);
     assert_eq!(page(0xB1)[..6], [0, 0xB1, 0, 60, 0, 1]);
     assert_eq!(page(0xB2), [0, 0xB2, 0, 4, 0, 0xE4, 2, 0]);
 }

@@ -8,7 +8,7 @@ mod random;
 
 use super::*;
 use crate::scsi::reservation::{
-    Capabilities, FullStatus, Held, In, InAction, Keys, Out, OutAction, Parameters, Reservation,
+    Capabilities, FullStatus, In, InAction, Keys, Out, OutAction, Parameters, Reservation,
     TransportId, Type,
 };
 use crate::scsi::reservation::{Key, Registrant};
@@ -88,7 +88,7 @@ impl Host {
 
     fn held(&mut self) -> Option<(u64, Type)> {
         let held = Reservation::parse(&self.ask(InAction::ReadReservation)).unwrap().held;
-        held.map(|Held { key, kind }| (key.0, kind))
+        held.map(|held| (held.key.0, held.kind().unwrap()))
     }
 
     fn full_status(&mut self) -> FullStatus {

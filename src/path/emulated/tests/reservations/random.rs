@@ -184,7 +184,8 @@ impl World {
             }
             InAction::ReadReservation => {
                 let told = Reservation::parse(&data).ok_or("unreadable")?;
-                let held = told.held.map_or((0, 0), |held| (held.key.0, held.kind.code()));
+                let held =
+                    told.held.map_or((0, 0), |held| (held.key.0, held.kind().unwrap().code()));
                 let known = if model.kind == 0 { (0, 0) } else { (model.shown_key(), model.kind) };
                 held == known && told.generation == model.generation
             }
