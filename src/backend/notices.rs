@@ -28,8 +28,8 @@ fn event(notice: Notice) -> Option<Event> {
             let (from, to) = (path_state(from), path_state(to));
             Event::PathStateChanged { name, from, to, reason }
         }
-        Notice::News(News::Lun { from, to, .. }) => {
-            Event::LunStateChanged { from: lun_state(from), to: lun_state(to) }
+        Notice::News(News::Lun { from, to, reason }) => {
+            Event::LunStateChanged { from: lun_state(from), to: lun_state(to), reason }
         }
         Notice::News(News::Resized { blocks }) => Event::LunResized { blocks },
         Notice::News(News::Groups(Switch { from, to })) => {

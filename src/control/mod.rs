@@ -192,6 +192,8 @@ pub enum Event {
         from: LunState,
         /// The state now.
         to: LunState,
+        /// How its paths were then, in words.
+        reason: String,
     },
     /// The LUN has another size.
     LunResized {

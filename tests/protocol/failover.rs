@@ -331,7 +331,11 @@ fn no_path_for_two_seconds_under_queue_is_no_error() {
         scene.qmp.execute("path-fail", json!({"name": name}));
     }
     let lost = |data: &Value| data["to"] == "no-path";
-    assert!(scene.qmp.event("LUN_STATE_CHANGED", PROMPT, lost).is_some(), "no event");
+    let event = scene.qmp.event("LUN_STATE_CHANGED", PROMPT, lost).expect("no event");
+    let reason = event["reason"].as_str().expect("it has a reason");
+    for name in &scene.names {
+        assert!(reason.contains(&format!("{name} disabled")), "{reason}");
+    }
     sleep(2000);
     assert!(scene.qmp.execute("query-lun", json!({}))["queued"].as_u64() > Some(0));
     for name in scene.names.clone() {

@@ -91,7 +91,11 @@ pub fn what(event: &Value) -> String {
             let why = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
             format!("{}: {} -> {}{why}", word("name"), word("from"), word("to"))
         }
-        "LUN_STATE_CHANGED" => format!("{} -> {}", word("from"), word("to")),
+        "LUN_STATE_CHANGED" => {
+            // An older backend gives none.
+            let why = data["reason"].as_str().map_or_else(String::new, |why| format!(": {why}"));
+            format!("{} -> {}{why}", word("from"), word("to"))
+        }
         "LUN_RESIZED" => format!("{} blocks", word("blocks")),
         "FAILOVER" => {
             format!("{} -> {}, {} commands sent again", word("from"), word("to"), word("commands"))

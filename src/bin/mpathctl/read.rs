@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use vhost_user_scsi_mpath::control::client::Client;
+use vhost_user_scsi_mpath::control::client::{Client, ClientError};
 use vhost_user_scsi_mpath::control::{LunReport, PathReport, ReservationReport, StatsReport};
 use vhost_user_scsi_mpath::metrics::{Format, Snapshot, render};
 
@@ -227,4 +227,17 @@ fn each(
 pub fn report<T: DeserializeOwned>(socket: &Path, value: Value) -> Result<T, Failure> {
     let socket = socket.to_owned();
     serde_json::from_value(value).map_err(|cause| Failure::Report { socket, cause })
+}
+
+/// What only newer backends answer; `None` from one that does not know the query.
+pub fn optional<T: DeserializeOwned>(
+    client: &mut Client,
+    socket: &Path,
+    query: &str,
+) -> Result<Option<T>, Failure> {
+    match client.execute(query, json!({})) {
+        Ok(value) => report(socket, value).map(Some),
+        Err(ClientError::Refused { class, .. }) if class == "CommandNotFound" => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -222,6 +222,15 @@ fn events_are_lines_with_their_time() {
     let time = "2000-02-29T00:00:00.000007Z lun0";
     let expected = format!("{time} PATH_STATE_CHANGED left: up -> failed (cut)");
     assert_eq!(event("PATH_STATE_CHANGED", data), expected);
+    let mut data = json!({"from": "healthy", "to": "degraded"});
+    assert_eq!(
+        event("LUN_STATE_CHANGED", data.clone()),
+        format!("{time} LUN_STATE_CHANGED healthy -> degraded")
+    );
+    data["reason"] = json!("left failed (cut), right up");
+    let expected =
+        format!("{time} LUN_STATE_CHANGED healthy -> degraded: left failed (cut), right up");
+    assert_eq!(event("LUN_STATE_CHANGED", data), expected);
     let data = json!({"from": "left", "to": "right", "commands": 3});
     let expected = format!("{time} FAILOVER left -> right, 3 commands sent again");
     assert_eq!(event("FAILOVER", data), expected);

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use vhost_user_scsi_mpath::control::StateKeeping;
 use vhost_user_scsi_mpath::control::client::ClientError;
+use vhost_user_scsi_mpath::control::{ReservationReport, StateKeeping};
 
 use super::Patient;
 use super::finding::{Finding, Wrong};
 use crate::backends::{self, Failure};
-use crate::read::report;
+use crate::read::{optional, report};
+
+/// What mends a backend that is older than this program.
+const FROM_THE_NEW_VERSION: &str = "start it again, from the version that is installed now";
 
 /// Asks all backends that are meant. One that does not answer is a finding.
 pub fn ask(
@@ -42,13 +45,13 @@ pub fn ask(
 
 fn one(name: &str, control: &Path) -> Result<Patient, Failure> {
     let mut client = backends::connect(control)?;
-    let mut ask = |query: &str| client.execute(query, json!({}));
+    let mut required = |query: &str| client.execute(query, json!({}));
     Ok(Patient {
         name: name.to_owned(),
-        about: report(control, ask("query-backend")?)?,
-        lun: report(control, ask("query-lun")?)?,
-        paths: report(control, ask("query-paths")?)?,
-        reservation: report(control, ask("query-reservation")?)?,
+        about: report(control, required("query-backend")?)?,
+        lun: report(control, required("query-lun")?)?,
+        paths: report(control, required("query-paths")?)?,
+        reservation: optional(&mut client, control, "query-reservation")?,
     })
 }
 
@@ -67,7 +70,7 @@ fn unanswered(control: &Path, failure: &Failure) -> Wrong {
         }
         Failure::Client(ClientError::Refused { desc, .. }) => (
             format!("its backend does not know what this program asks ({desc})"),
-            "start it again, from the version that is installed now".to_owned(),
+            FROM_THE_NEW_VERSION.to_owned(),
         ),
         Failure::Client(ClientError::Protocol { why, .. }) => (
             format!("another program listens there ({why})"),
@@ -83,12 +86,25 @@ fn unanswered(control: &Path, failure: &Failure) -> Wrong {
 
 /// Is anything remembered when the backend is started again? Then the guest may reserve.
 pub fn state(patient: &Patient) -> Finding {
-    let reservation = &patient.reservation;
-    let place = reservation.state_file.as_ref().or(patient.about.state_dir.as_ref());
+    let state_dir = patient.about.state_dir.as_ref();
+    let reservation = patient.reservation.as_ref();
+    let place = reservation.and_then(|report| report.state_file.as_ref()).or(state_dir);
     let looked_at = match place {
         Some(place) => format!("state, {}", place.display()),
         None => "state".to_owned(),
     };
+    let wrong = match reservation {
+        Some(reservation) => not_kept(patient, reservation),
+        None => Some(Wrong {
+            what: "its backend is of an older version, without persistent reservations".to_owned(),
+            mend: FROM_THE_NEW_VERSION.to_owned(),
+        }),
+    };
+    Finding { check: "state", backend: Some(patient.name.clone()), looked_at, wrong }
+}
+
+/// Why nothing is remembered, and what to do.
+fn not_kept(patient: &Patient, reservation: &ReservationReport) -> Option<Wrong> {
     let own = PathBuf::from("/var/lib/vhost-user-scsi-mpath").join(&patient.name);
     let mend = match (reservation.state, &patient.about.state_dir) {
         (StateKeeping::None, None) => format!(
@@ -108,6 +124,5 @@ pub fn state(patient: &Patient) -> Finding {
     // While a file is being read there is a reason as well, and nothing to mend.
     let is_wrong = !reservation.reason.is_empty() && reservation.state != StateKeeping::Opening;
     let what = format!("persistent reservations are refused: {}", reservation.reason);
-    let wrong = is_wrong.then_some(Wrong { what, mend });
-    Finding { check: "state", backend: Some(patient.name.clone()), looked_at, wrong }
+    is_wrong.then_some(Wrong { what, mend })
 }

@@ -59,7 +59,8 @@ struct Patient {
     about: BackendReport,
     lun: LunReport,
     paths: Vec<PathReport>,
-    reservation: ReservationReport,
+    /// A backend of a version before reservations does not tell.
+    reservation: Option<ReservationReport>,
 }
 
 /// `doctor`: 1 where something is to be changed.

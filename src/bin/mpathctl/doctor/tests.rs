@@ -1,7 +1,9 @@
 //! Each finding, on trees of files that look like a host's.
 
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 
+use serde_json::{Value, json};
 use vhost_user_scsi_mpath::control::{AccessState, PathKind, StateKeeping};
 
 use super::*;
@@ -84,7 +86,7 @@ impl Tree {
         about.pid = 100;
         about.socket = Some(self.write("lun0.sock", ""));
         self.mode("lun0.sock", 0o660);
-        let reservation = reservation();
+        let reservation = Some(reservation());
         Patient { name: "lun0".to_owned(), about, lun: lun(), paths: vec![path], reservation }
     }
 
@@ -272,20 +274,54 @@ fn installed_qemu_is_asked_for_its_version() {
 #[test]
 fn state_is_kept_or_the_setting_is_named() {
     let mut patient = Tree::new().patient("sg3");
-    assert_eq!(wrong(&[backends::state(&patient)], "state"), None);
-    patient.reservation.reason = "it is being read".into();
-    patient.reservation.state = StateKeeping::Opening;
-    assert_eq!(wrong(&[backends::state(&patient)], "state"), None);
-    patient.reservation.state = StateKeeping::Unavailable;
-    patient.reservation.reason = "/x/state.toml: it is damaged".into();
-    let text = wrong(&[backends::state(&patient)], "state").unwrap();
+    let told = |patient: &Patient| wrong(&[backends::state(patient)], "state");
+    let reserved = |state, reason: &str| {
+        Some(ReservationReport { state, reason: reason.to_owned(), ..reservation() })
+    };
+    assert_eq!(told(&patient), None);
+    patient.reservation = reserved(StateKeeping::Opening, "it is being read");
+    assert_eq!(told(&patient), None);
+    patient.reservation = reserved(StateKeeping::Unavailable, "/x/state.toml: it is damaged");
+    let text = told(&patient).unwrap();
     assert!(text.contains("refused: /x/state.toml: it is damaged"), "{text}");
-    patient.reservation.state = StateKeeping::None;
-    let text = wrong(&[backends::state(&patient)], "state").unwrap();
+    patient.reservation = reserved(StateKeeping::None, "there is none");
+    let text = told(&patient).unwrap();
     assert!(text.contains("state_dir = \"/var/lib/vhost-user-scsi-mpath/lun0\""), "{text}");
     patient.about.state_dir = Some("/var/lib/x".into());
-    let text = wrong(&[backends::state(&patient)], "state").unwrap();
+    let text = told(&patient).unwrap();
     assert!(text.contains("identity = "), "{text}");
+}
+
+/// Answers one client as a backend from before reservations does.
+fn older_backend(control: &Path) -> std::thread::JoinHandle<()> {
+    let listener = std::os::unix::net::UnixListener::bind(control).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        writeln!(stream, "{}", json!({"QMP": {"version": {}, "capabilities": []}})).unwrap();
+        for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+            let asked: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            let (key, value) = match asked["execute"].as_str().unwrap() {
+                "qmp_capabilities" => ("return", json!({})),
+                "query-backend" => ("return", json!(about())),
+                "query-lun" => ("return", json!(lun())),
+                "query-paths" => ("return", json!([])),
+                _ => ("error", json!({"class": "CommandNotFound", "desc": "what is that?"})),
+            };
+            writeln!(stream, "{}", json!({key: value, "id": asked["id"]})).unwrap();
+        }
+    })
+}
+
+#[test]
+fn older_backend_is_looked_at_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let older = older_backend(&directory.path().join("old.ctl"));
+    let (findings, patients) = backends::ask(None, directory.path()).unwrap();
+    older.join().unwrap();
+    assert_eq!(wrong(&findings, "control-socket"), None);
+    let text = wrong(&[backends::state(&patients[0])], "state").unwrap();
+    assert!(text.starts_with("its backend is of an older version"), "{text}");
+    assert!(text.ends_with("-- start it again, from the version that is installed now"), "{text}");
 }
 
 #[test]

@@ -2,15 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use vhost_user_scsi_mpath::control::client::{Client, ClientError};
 use vhost_user_scsi_mpath::control::{
     HistoryReport, LunReport, PathReport, ReservationReport, SettingsReport, StatsReport,
 };
 
 use crate::backends::{self, Failure};
-use crate::read::report;
+use crate::read::{optional, report};
 
 /// The answers to all queries.
 #[derive(Debug)]
@@ -66,18 +64,5 @@ impl Facts {
             "history": self.history,
             "reservation": self.reservation,
         })
-    }
-}
-
-/// What only newer backends answer.
-fn optional<T: DeserializeOwned>(
-    client: &mut Client,
-    socket: &Path,
-    query: &str,
-) -> Result<Option<T>, Failure> {
-    match client.execute(query, json!({})) {
-        Ok(value) => report(socket, value).map(Some),
-        Err(ClientError::Refused { class, .. }) if class == "CommandNotFound" => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
