@@ -27,9 +27,9 @@ use crate::control::{Server, mail};
 use crate::engine::mailbox::mailbox;
 use crate::engine::{Deadlines, Hedging, Manager};
 use crate::front::{Endpoint, FrontConfig, Listener};
-use crate::limits::HEDGE_SAMPLES_MIN;
+use crate::limits::{HEDGE_SAMPLES_MIN, SG_TIMEOUT_MARGIN};
 use crate::metrics;
-use crate::multipath::Settings;
+use crate::multipath::{Event, Settings};
 use crate::path::any::{AnyPath, OpenMode};
 use crate::path::sg::host::Roots;
 use crate::socket::{Access, SocketFile};
@@ -48,13 +48,10 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     if members.is_empty() && rules.is_none() {
         return Err(BackendError::NoPaths);
     }
-    // A pipe of sockets: what a signal handler writes is one byte, too little for an eventfd.
-    let (told_to_quit, quit) =
-        UnixStream::pair().map_err(BackendError::system("make a socket pair"))?;
-    on_signals(&quit, &[SIGTERM, SIGINT])?;
+    let (told_to_quit, quit) = quits()?;
     let reloads = reloads(config, source)?;
     let notifier = notifier()?;
-    let manager = manager(config, &members)?;
+    let mut manager = manager(config, &members)?;
     let hub = manager.hub().clone();
     let (orders_post, orders) = mailbox().map_err(BackendError::system("make a mailbox"))?;
     let (events, control_mail) = mail().map_err(BackendError::system("make a mailbox"))?;
@@ -62,6 +59,8 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     let control_file = control_file(&config.backend)?;
     let listener = listener(&config.backend)?;
     let metrics = metrics(config)?;
+    // Who had the sockets before has ended by now.
+    manager.apply(Event::Aftermath(aftermath(config, &members, rules.is_some())), Instant::now());
     let stop = eventfd()?;
     let (agreed, agreement) = channel();
     let (news_post, host_news) = mailbox().map_err(BackendError::system("make a mailbox"))?;
@@ -137,6 +136,15 @@ fn manager(config: &Config, members: &[Member]) -> Result<Manager<AnyPath>, Back
     Ok(manager)
 }
 
+/// How long what a process before this one sent may still be executed. Which paths it had is not
+/// known; it is taken to have had those that there are now.
+fn aftermath(config: &Config, members: &[Member], discovers: bool) -> Duration {
+    let quiesce = config.lun.write_quiesce;
+    let found = discovers.then(|| config.lun.path_timeout + SG_TIMEOUT_MARGIN + quiesce);
+    let known = members.iter().map(|member| member.transport.aftermath(quiesce));
+    known.chain(found).max().unwrap_or_default()
+}
+
 /// What the core is told.
 pub fn settings(config: &Config) -> Settings {
     Settings {
@@ -208,6 +216,15 @@ fn reloads(config: &Config, source: &CommandLine) -> Result<Reloads, BackendErro
     let hangups = source.is_some().then(hangups).transpose()?;
     Reloads::new(source, config, open_options(config, OpenMode::Serve), hangups)
         .map_err(BackendError::system("make a mailbox"))
+}
+
+/// What becomes readable when the process is to end, and what makes it so. A pipe of sockets: what
+/// a signal handler writes is one byte, too little for an eventfd.
+fn quits() -> Result<(UnixStream, UnixStream), BackendError> {
+    let (told_to_quit, quit) =
+        UnixStream::pair().map_err(BackendError::system("make a socket pair"))?;
+    on_signals(&quit, &[SIGTERM, SIGINT])?;
+    Ok((told_to_quit, quit))
 }
 
 /// What SIGHUP writes to from now on.

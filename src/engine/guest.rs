@@ -15,6 +15,8 @@ pub struct Request {
     pub data_out: Segments,
     /// Room for data to the guest.
     pub data_in: Segments,
+    /// A process that died had taken it before, and may have sent it.
+    pub again: bool,
 }
 
 impl Request {

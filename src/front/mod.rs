@@ -14,9 +14,9 @@
 //!                                                   |
 //!                                                   v
 //!                                                 queue     (requests in flight, by head)
-//!                                                 /   \
-//!                                             chain   ring  (descriptors; the two indexes)
-//!                                                 \   /
+//!                                               /   |   \
+//!                                          chain  ring  inflight::record  (descriptors; the two
+//!                                              \    |               indexes; what a successor reads)
 //!                                                memory     (which address is mapped where)
 //! ```
 //!
@@ -42,6 +42,7 @@ pub mod chain;
 mod events;
 pub mod features;
 mod handler;
+pub mod inflight;
 pub mod listener;
 pub mod memory;
 mod poller;

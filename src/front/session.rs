@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use super::FrontConfig;
 use super::features::{self, FeatureError, Features, PROTOCOL_FEATURES};
+use super::inflight::{self, RegionError, Shape};
 use super::memory::{GuestMemory, MemoryError, Region};
 use super::queue::RingStart;
 use super::ring::{Layout, RingError};
@@ -41,6 +42,9 @@ pub enum SessionError {
     /// A memory table that makes no sense.
     #[error("{0}")]
     Memory(#[from] MemoryError),
+    /// An in-flight region that makes no sense.
+    #[error("{0}")]
+    Inflight(#[from] RegionError),
     /// A ring that makes no sense.
     #[error("ring {}: {source}", ring.0)]
     Ring {
@@ -112,6 +116,8 @@ pub struct Session<F> {
     queue_num: u16,
     pub(super) features: Features,
     memory: Arc<GuestMemory>,
+    /// Where the rings that start from now on write down what is in flight.
+    pub(super) region: Option<inflight::Region>,
     pub(super) rings: Vec<RingSetUp>,
     pub(super) stop: Option<StopWindow>,
 }
@@ -128,6 +134,7 @@ impl<F: Lanes> Session<F> {
             queue_num: config.queue_num(),
             features: Features::default(),
             memory: Arc::default(),
+            region: None,
             rings,
             stop: None,
         }
@@ -195,6 +202,27 @@ impl<F: Lanes> Session<F> {
         drop(done);
         // Ends when all workers have dropped their ends.
         changed.iter().for_each(drop);
+    }
+
+    /// GET_INFLIGHT_FD: a new region, and its size. It is not used before it comes back.
+    pub fn make_region(&self, rings: u16, ring_size: u16) -> Result<(u64, File)> {
+        let shape = Shape::new(rings, ring_size)?;
+        Ok((shape.bytes() as u64, shape.make()?))
+    }
+
+    /// SET_INFLIGHT_FD: `bytes` of `file` from `offset` on are the region. Rings that run keep the
+    /// one that they were started with.
+    pub fn set_region(
+        &mut self,
+        rings: u16,
+        ring_size: u16,
+        file: File,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<()> {
+        let shape = Shape::new(rings, ring_size)?;
+        self.region = Some(inflight::Region::map(shape, file, offset, bytes)?);
+        Ok(())
     }
 
     pub(super) fn ring(&mut self, index: u32) -> Result<(RingIndex, &mut RingSetUp)> {
@@ -313,6 +341,8 @@ impl<F: Lanes> Session<F> {
         // The size may have been set after the addresses.
         let layout = Layout { size: setup.size, ..addresses };
         layout.check(&memory).map_err(|source| SessionError::Ring { ring: at, source })?;
+        let record = self.region.as_ref().map(|region| region.record(at, layout.size));
+        let record = record.transpose()?;
         let Some(kick) = setup.kick.take() else { return Ok(()) };
         let start = Box::new(RingStart {
             index: at,
@@ -320,6 +350,7 @@ impl<F: Lanes> Session<F> {
             base: setup.base,
             features,
             memory,
+            record,
             enabled: setup.enabled || !features.has(PROTOCOL_FEATURES),
             kick,
             call: setup.call.clone(),

@@ -156,6 +156,7 @@ impl TestRing {
             base: self.index,
             features: Features::accept(features).unwrap(),
             memory: self.memory.table(),
+            record: None,
             enabled: true,
             kick: event_file(&self.kick),
             call: Some(Arc::new(event_file(&self.call))),

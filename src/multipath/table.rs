@@ -78,6 +78,9 @@ pub struct Table {
     pub heard: Vec<(LaneId, u64)>,
     /// The guest's reservations.
     pub reserved: Reserved,
+    /// What a process before this one has sent may still be executed: nothing that changes
+    /// anything is sent.
+    pub aftermath: bool,
 }
 
 impl Table {
@@ -92,6 +95,7 @@ impl Table {
             holds: Vec::new(),
             heard: Vec::new(),
             reserved: Reserved::default(),
+            aftermath: false,
         }
     }
 

@@ -29,6 +29,7 @@ mod hedges;
 mod hostile_chains;
 mod hostile_messages;
 mod idle;
+mod inflight;
 mod initiator;
 mod load;
 mod lun;

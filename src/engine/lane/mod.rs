@@ -58,7 +58,7 @@ use super::messages::{Attention, Deadlines, Snapshot, ToLane, ToManager};
 use crate::completion::{Outcome, Response};
 use crate::ids::{LaneId, Slot};
 use crate::limits::{RING_SIZE_MAX, TURN_EXCHANGES_MAX, TURN_REQUESTS_MAX};
-use crate::multipath::{Event, Nodes, Policy, Selector};
+use crate::multipath::{Event, Nodes, Policy, Selector, Table};
 use crate::path::Transport;
 use crate::scsi::{Asc, SenseKey};
 use crate::stats::LaneCounters;
@@ -143,7 +143,7 @@ impl<T: Transport> Lane<T> {
         let fences = parts.snapshot.table.reserved.fences;
         Lane {
             id: parts.id,
-            clock: Clock::new(parts.snapshot.table.has_usable(), parts.now),
+            clock: Clock::new(can_be_tried(&parts.snapshot.table), parts.now),
             hedges: parts
                 .deadlines
                 .hedging
@@ -214,7 +214,7 @@ impl<T: Transport> Lane<T> {
         }
         self.snapshot = snapshot;
         let table = &self.snapshot.table;
-        self.clock.paths_exist(table.has_usable(), now);
+        self.clock.paths_exist(can_be_tried(table), now);
         self.paths.adopt(&self.snapshot);
         self.paths.forget_heard(table.heard(self.id));
         self.holds.adopt(table);
@@ -380,6 +380,11 @@ impl<T: Transport> Driven for Lane<T> {
         let (lane, fences) = (self.id, self.fence.seen());
         self.manager.send(ToManager::FenceSettled { lane, fences });
     }
+}
+
+/// Does the time count that a command may be tried for?
+fn can_be_tried(table: &Table) -> bool {
+    table.has_usable() && !table.aftermath
 }
 
 /// The answer to a command for which all that may be tried has been tried.

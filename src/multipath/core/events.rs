@@ -188,6 +188,8 @@ pub enum Event {
     Reserved(Reserved),
     /// A reservation command is under way over this path, or over none.
     Conversing(Option<PathId>),
+    /// A process before this one has ended; what it had sent may be executed for so long from now.
+    Aftermath(Duration),
     /// Nothing but time.
     Tick,
 }

@@ -15,8 +15,10 @@
 //! | `access` | access states and groups, and what follows from them |
 //! | `registers` | paths that are registered before they are used |
 //! | `capacity` | when the guest is told of another size |
+//! | `aftermath` | what a process before this one may have left under way |
 
 mod access;
+mod aftermath;
 mod capacity;
 mod events;
 mod health;
@@ -32,6 +34,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::aftermath::Aftermath;
 use self::health::Watch;
 use super::explicit::Explicit;
 use super::gone::Gone;
@@ -71,6 +74,7 @@ pub struct Core {
     /// Paths are registered before they are used.
     registers: bool,
     reserved: Reserved,
+    aftermath: Aftermath,
     /// The path over which a reservation command is under way.
     conversing: Option<PathId>,
     version: Version,
@@ -100,6 +104,7 @@ impl Core {
             hope_until: None,
             registers: false,
             reserved: Reserved::default(),
+            aftermath: Aftermath::default(),
             conversing: None,
             version: Version(0),
             watch: Watch::new(now),
@@ -196,6 +201,7 @@ impl Core {
                 self.reserved = reserved;
             }
             Event::Conversing(path) => self.conversing = path,
+            Event::Aftermath(time) => self.begin_aftermath(time, now),
             Event::Tick => {}
         }
         self.settle(now);
@@ -223,6 +229,7 @@ impl Core {
             self.choice.next_timer(),
             self.explicit.next_timer(),
             self.gone.next_timer(),
+            self.aftermath.next_timer(),
         ];
         probes.chain(transitions).chain(others.into_iter().flatten()).min()
     }
@@ -279,6 +286,7 @@ impl Core {
     /// Restores what must always hold. Called once after each event.
     fn settle(&mut self, now: Instant) {
         self.close_drained();
+        self.follow_aftermath(now);
         self.keep_health(now);
         self.heed_transitions(now);
         self.agree_on_size();
