@@ -49,6 +49,12 @@ class Backend:
         self.control.close()
         return self._process.stop()
 
+    def crash(self):
+        """Ends the process without a warning, and starts another."""
+        self._process.kill()
+        self.control.close()
+        self.start()
+
     def close(self):
         """Ends the process for good."""
         if self.control:
