@@ -39,6 +39,18 @@ pub trait Guest {
     /// After this call nobody touches the request's memory.
     fn complete(&mut self, owed: Owed, outcome: &Outcome);
 
+    /// True where a request may be given back: the driver's side keeps it for whoever serves the
+    /// ring next.
+    fn takes_back(&self) -> bool {
+        false
+    }
+
+    /// Gives a request back without an answer. It comes from [`Guest::next`] again, marked, when
+    /// requests are taken again, here or in another process.
+    fn give_back(&mut self, owed: Owed) {
+        owed.abandon();
+    }
+
     /// Takes the next request from the control ring; only the first lane has one.
     fn next_control(&mut self) -> Option<(Owed, ControlRequest)>;
 

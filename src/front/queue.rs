@@ -4,6 +4,7 @@
 //! keeps the memory that the request was taken from, so that an answer needs the head alone, even
 //! after the memory table has changed.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -46,7 +47,7 @@ pub struct RingStart {
 pub struct Taken {
     /// The head.
     pub head: u16,
-    /// A predecessor had taken it, and may have sent it.
+    /// It was taken before, and may have been sent.
     pub again: bool,
     /// What became of walking its chain.
     pub walked: Result<(), ChainError>,
@@ -69,7 +70,7 @@ pub struct Queue {
     slots: Vec<Slot>,
     in_flight: u16,
     record: Option<Record>,
-    /// What a predecessor has left, the next one last.
+    /// What a predecessor has left, or the lane has given back; the next one last.
     again: Vec<u16>,
     enabled: bool,
     stopping: bool,
@@ -206,11 +207,6 @@ impl Queue {
         Some(Taken { head, again, walked })
     }
 
-    /// Requests that a predecessor has left, and that have not been taken again.
-    pub fn left(&self) -> usize {
-        self.again.len()
-    }
-
     /// The driver has broken the ring: nothing is taken from it any more, what is in flight is
     /// still answered.
     fn break_off<T>(&mut self, error: RingError) -> Option<T> {
@@ -254,6 +250,26 @@ impl Queue {
         slot.memory = None;
         self.in_flight -= 1;
         self.finish(head, (written as u32).saturating_add(stored));
+    }
+
+    /// True where a request may be given back: it is written down that it is in flight.
+    pub fn takes_back(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Lets go of a request in flight; it is taken again with the next ones.
+    pub fn give_back(&mut self, head: u16) {
+        let Some((slot, record)) = self.slots.get_mut(usize::from(head)).zip(self.record.as_ref())
+        else {
+            return;
+        };
+        debug_assert!(slot.memory.is_some(), "ring {}: {head} is not in flight", self.index.0);
+        if slot.memory.take().is_some() {
+            slot.response.clear();
+            self.in_flight -= 1;
+            self.again.push(head);
+            self.again.sort_unstable_by_key(|head| Reverse(record.order(*head)));
+        }
     }
 
     /// Marks a request used that is not held any more, or never was, with `len` bytes written.

@@ -186,6 +186,19 @@ impl Guest for Rings {
         }
     }
 
+    fn takes_back(&self) -> bool {
+        self.request.as_ref().is_some_and(Queue::takes_back)
+    }
+
+    fn give_back(&mut self, owed: Owed) {
+        let ring = owed.ring();
+        let head = owed.head();
+        owed.abandon();
+        if let Some(queue) = self.queue(ring) {
+            queue.give_back(head);
+        }
+    }
+
     fn next_control(&mut self) -> Option<(Owed, ControlRequest)> {
         self.asked_control = true;
         let queue = self.control.as_mut()?;

@@ -119,6 +119,11 @@ impl Table {
         self.entries.iter().any(Entry::is_usable)
     }
 
+    /// Does the time count that a command may be tried for?
+    pub fn tries(&self) -> bool {
+        self.has_usable() && !self.aftermath
+    }
+
     /// How many of `lane`'s reports are taken into account.
     pub fn heard(&self, lane: LaneId) -> u64 {
         self.heard.iter().find(|(known, _)| *known == lane).map_or(0, |(_, count)| *count)

@@ -143,8 +143,9 @@ impl Backend {
         }
     }
 
-    /// Starts another in the place of one that was killed.
+    /// Starts another in the place of one that was killed, or that has ended.
     pub fn start_again(&mut self) {
+        self.ended = None;
         let (child, reader) = spawn(&self.setup, None, self.dir.path(), &self.log);
         (self.watchdog, self.reader) = (Some(watch(child.id())), Some(reader));
         self.child = child;

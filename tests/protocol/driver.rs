@@ -83,6 +83,12 @@ impl Config {
     pub fn queues(queues: usize) -> Self {
         Config { queues, ..Config::default() }
     }
+
+    /// The same without an in-flight region: what is not answered is lost.
+    pub fn forgetful(queues: usize) -> Self {
+        let config = Config::queues(queues);
+        Config { protocol: config.protocol - VhostUserProtocolFeatures::INFLIGHT_SHMFD, ..config }
+    }
 }
 
 /// A connection on which nothing has been said yet but what is offered.
@@ -213,8 +219,18 @@ impl Device {
         let stream = connect(socket).unwrap_or_else(|error| panic!("{socket:?}: {error}"));
         self.session = Session::open(stream)?;
         self.session.claim(self.config.protocol)?;
-        self.negotiate()?;
         self.bring_memory()?;
+        self.run_again(rings)
+    }
+
+    /// Starts rings again that were stopped, where they were.
+    pub fn resume(&mut self) -> vhost::Result<()> {
+        self.run_again(&self.places())
+    }
+
+    /// The same of rings that are with other threads.
+    pub fn run_again(&mut self, rings: &[RingPlace]) -> vhost::Result<()> {
+        self.negotiate()?;
         self.bring_region()?;
         self.run_rings(rings)
     }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::Lane;
-use super::commands::{Command, State};
+use super::commands::{Command, Doom, State};
 use super::hedge::memory::Lent;
 use crate::completion::{Outcome, Owed, Response};
 use crate::engine::guest::{Guest, Request};
@@ -22,11 +22,13 @@ impl<T: Transport> Lane<T> {
     pub(super) fn begin<G: Guest>(&mut self, guest: &mut G, owed: Owed, now: Instant) {
         match self.decide() {
             Some(Decision::Done(outcome)) => guest.complete(owed, &outcome),
-            Some(Decision::Forward(row)) if self.spare.again && row.repeat == Repeat::Never => {
-                guest.complete(owed, &lost(self.spare.room()));
-            }
             Some(Decision::Forward(row) | Decision::NeedsFace(row)) => {
                 let slot = self.commands.claim(owed, &mut self.spare, row);
+                let command = &mut self.commands[slot];
+                if command.request.again && row.repeat == Repeat::Never {
+                    let outcome = lost(command.request.room());
+                    command.doom = Some(Doom { outcome, patient: true });
+                }
                 self.commands[slot].began = self.clock.trying(now);
                 self.drive(guest, slot, now);
             }

@@ -126,7 +126,7 @@ impl Record {
             match self.load::<AtomicU8>(self.state(head) + state::INFLIGHT) {
                 0 => {}
                 1 if head < size => {
-                    heads.push((self.load::<AtomicU64>(self.state(head) + state::COUNTER), head));
+                    heads.push((self.order(head), head));
                 }
                 1 => return Err(RecordError::Head(head)),
                 state => return Err(RecordError::State { head, state }),
@@ -173,6 +173,11 @@ impl Record {
             head = self.load::<AtomicU16>(self.state(head) + state::NEXT);
         }
         Ok(())
+    }
+
+    /// Rises from one request that was taken to the next.
+    pub fn order(&self, head: u16) -> u64 {
+        self.load::<AtomicU64>(self.state(head) + state::COUNTER)
     }
 
     /// A request was taken.
