@@ -205,6 +205,11 @@ impl Backend {
         self.log.lock().expect("the log's reader does not fail").clone()
     }
 
+    /// The number of the process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The processor time that all its threads have taken.
     pub fn cpu(&self) -> Duration {
         cpu(self.child.id())

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   tests:  handshake  lun  hedges  task_management  failover  stop  hostile_chains  hostile_messages
+//!           inflight   |     |           |            |     reconnect       |               |
 //!               |       |     |           |            |        |          |               |
 //!   load      (verified I/O under way)                 +        +          |               |
 //!   initiator (SCSI commands by name)                                      |               |
@@ -38,6 +39,7 @@ mod metrics;
 mod persistent;
 mod qmp;
 mod queue;
+mod reconnect;
 mod report;
 mod reservation;
 mod ring;
