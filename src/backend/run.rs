@@ -1,7 +1,7 @@
 //! From a configuration to a running backend, and back down.
 
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use super::opener::Opener;
 use super::reload::Reloads;
 use super::reports;
 use super::reservation::Reservations;
+use super::takeover;
 use super::worker::Worker;
 use crate::config::reread::CommandLine;
 use crate::config::{Backend, Config, Listen};
@@ -42,6 +43,7 @@ const AGREEMENT_PATIENCE: Duration = Duration::from_secs(2);
 /// Serves until told to stop: by a signal, by the control socket, or by the end of an inherited
 /// connection. `source` is where the configuration file is read again.
 pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
+    let taken = takeover::socket(config)?;
     let options = open_options(config, OpenMode::Serve);
     let members = Member::open_all(&config.paths, &options)?;
     let rules = Rules::of(config);
@@ -57,7 +59,7 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     let (events, control_mail) = mail().map_err(BackendError::system("make a mailbox"))?;
     // All sockets first: nothing is started where one of them cannot be had.
     let control_file = control_file(&config.backend)?;
-    let listener = listener(&config.backend)?;
+    let listener = listener(&config.backend, taken)?;
     let metrics = metrics(config)?;
     // Who had the sockets before has ended by now.
     manager.apply(Event::Aftermath(aftermath(config, &members, rules.is_some())), Instant::now());
@@ -91,15 +93,12 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     if let Some(metrics) = &metrics {
         metrics.start(name(&config.backend), Box::new(desk.clone()))?;
     }
+    let gift = listener.gift().map_err(BackendError::system("duplicate a socket"))?;
     let control = control_file
-        .map(|file| Server::start(file, control_mail, Box::new(desk)))
+        .map(|file| Server::start(file, control_mail, Box::new(desk), gift))
         .transpose()
         .map_err(BackendError::system("start a thread"))?;
-    let front = FrontConfig {
-        request_queues: config.backend.request_queues,
-        stop_deadline: config.backend.stop_deadline,
-    };
-    let served = crate::front::serve(listener, &front, hub, told_to_quit.as_fd())
+    let served = crate::front::serve(listener, &front(config), hub, told_to_quit.as_fd())
         .map_err(BackendError::system("go on serving"));
     if let Some(notifier) = notifier {
         notifier.stopping();
@@ -109,6 +108,14 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     let _ = stop.write(1);
     let _ = manager.join();
     served
+}
+
+/// What the front is told.
+fn front(config: &Config) -> FrontConfig {
+    FrontConfig {
+        request_queues: config.backend.request_queues,
+        stop_deadline: config.backend.stop_deadline,
+    }
 }
 
 /// Waits a while for the paths' word on where they lead.
@@ -192,7 +199,11 @@ fn name(backend: &Backend) -> String {
     stem.map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }
 
-fn listener(backend: &Backend) -> Result<Listener, BackendError> {
+/// Where front ends come in: the socket that was taken over, or the one of the configuration.
+fn listener(backend: &Backend, taken: Option<UnixListener>) -> Result<Listener, BackendError> {
+    if let (Some(socket), Some(Listen::Path(path))) = (taken, &backend.listen) {
+        return Ok(Listener::Own(SocketFile::adopt(path, socket)?));
+    }
     let group = Some(backend.socket_group.clone()).filter(|group| !group.is_empty());
     let endpoint = match &backend.listen {
         Some(Listen::Path(path)) => {

@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who may connect.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,25 @@ pub struct SocketFile {
     path: PathBuf,
     /// Device and inode of our file.
     identity: (u64, u64),
+    /// The file is another process's from now on.
+    given: Arc<AtomicBool>,
+}
+
+/// What it takes to give a socket to another process.
+#[derive(Clone, Debug)]
+pub struct Gift {
+    /// The socket.
+    pub socket: Arc<UnixListener>,
+    /// The file that leads to it.
+    pub path: PathBuf,
+    given: Arc<AtomicBool>,
+}
+
+impl Gift {
+    /// The other process has it: its file stays when we end.
+    pub fn given(&self) {
+        self.given.store(true, Ordering::Release);
+    }
 }
 
 impl SocketFile {
@@ -90,7 +111,8 @@ impl SocketFile {
         match finish() {
             Ok(identity) => {
                 let listener = UnixListener::from(socket);
-                Ok(SocketFile { listener, path: path.to_owned(), identity })
+                let (path, given) = (path.to_owned(), Arc::default());
+                Ok(SocketFile { listener, path, identity, given })
             }
             Err(cause) => {
                 // The first error is the one to tell.
@@ -100,9 +122,27 @@ impl SocketFile {
         }
     }
 
+    /// Takes over `listener`, which another process has given us, and the file at `path` with it.
+    pub fn adopt(path: &Path, listener: UnixListener) -> Result<SocketFile, SocketFileError> {
+        let system = |what| {
+            let path = path.to_owned();
+            move |cause| SocketFileError::System { path, what, cause }
+        };
+        listener.set_nonblocking(true).map_err(system("use the socket"))?;
+        let metadata = std::fs::symlink_metadata(path).map_err(system("look at the socket"))?;
+        let identity = (metadata.dev(), metadata.ino());
+        Ok(SocketFile { listener, path: path.to_owned(), identity, given: Arc::default() })
+    }
+
     /// The socket.
     pub fn listener(&self) -> &UnixListener {
         &self.listener
+    }
+
+    /// What it takes to give the socket away.
+    pub fn gift(&self) -> io::Result<Gift> {
+        let socket = Arc::new(self.listener.try_clone()?);
+        Ok(Gift { socket, path: self.path.clone(), given: self.given.clone() })
     }
 }
 
@@ -110,7 +150,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = std::fs::symlink_metadata(&self.path)
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
-        if ours {
+        if ours && !self.given.load(Ordering::Acquire) {
             // Nothing can be done about it at the end of a process.
             let _ = std::fs::remove_file(&self.path);
         }

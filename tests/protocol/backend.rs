@@ -205,6 +205,21 @@ impl Backend {
         self.log.lock().expect("the log's reader does not fail").clone()
     }
 
+    /// Starts another that takes its place. Returns when the first has ended and the other serves.
+    pub fn hand_over(&mut self) {
+        let control = self.control_socket().display().to_string();
+        let setup = self.setup.clone().option("--takeover", &control);
+        let (child, reader) = spawn(&setup, None, self.dir.path(), &self.log);
+        let status = self.wait_end(WATCHDOG).expect("the first one ends");
+        assert_eq!(status.code(), Some(0), "the end of the first one");
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the log's reader does not fail");
+        }
+        (self.watchdog, self.reader) = (Some(watch(child.id())), Some(reader));
+        (self.child, self.ended) = (child, None);
+        self.wait_until_it_serves();
+    }
+
     /// The number of the process.
     pub fn process(&self) -> u32 {
         self.child.id()

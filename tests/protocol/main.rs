@@ -46,6 +46,7 @@ mod ring;
 mod service;
 mod stop;
 mod sys;
+mod takeover;
 mod task_management;
 mod terminal;
 mod wire;

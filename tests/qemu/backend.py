@@ -55,6 +55,15 @@ class Backend:
         self.control.close()
         self.start()
 
+    def hand_over(self):
+        """Has another process take the place of this one."""
+        first, self._process = self._process, Process([*self.command, "--takeover", self.control_socket], self.log)
+        code = first.wait(20)
+        if code:
+            raise AssertionError(f"the first one ended with {code}")
+        self.control.close()
+        self.control = Qmp(self.control_socket, alive=self._process.check)
+
     def close(self):
         """Ends the process for good."""
         if self.control:
