@@ -39,6 +39,7 @@
 //! in this order of severity, and the log says which. The process goes on.
 
 pub mod chain;
+mod enable;
 mod events;
 pub mod features;
 mod handler;

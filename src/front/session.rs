@@ -6,7 +6,7 @@
 //! ```
 //!
 //! With PROTOCOL_FEATURES a ring that runs takes no requests until SET_VRING_ENABLE; without, it
-//! takes them at once. How rings stop is in
+//! takes them at once. How rings are enabled is in [`super::enable`], how they stop in
 //! [`super::stop`].
 
 use std::fs::File;
@@ -96,7 +96,7 @@ pub(super) struct RingSetUp {
     kick: Option<File>,
     call: Option<Arc<File>>,
     err: Option<Arc<File>>,
-    enabled: bool,
+    pub(super) enabled: bool,
     pub(super) running: bool,
 }
 
@@ -111,7 +111,7 @@ impl RingSetUp {
 /// One connection. Used by the protocol thread alone.
 #[derive(Debug)]
 pub struct Session<F> {
-    workers: Workers<F>,
+    pub(super) workers: Workers<F>,
     pub(super) stop_deadline: Duration,
     queue_num: u16,
     pub(super) features: Features,
@@ -322,19 +322,8 @@ impl<F: Lanes> Session<F> {
         Ok((at, file.map(Arc::new)))
     }
 
-    /// SET_VRING_ENABLE. It may come before all else, and for rings that are never set up.
-    pub fn set_ring_enable(&mut self, index: u32, enabled: bool) -> Result<()> {
-        let (at, ring) = self.ring(index)?;
-        ring.enabled = enabled;
-        if ring.running {
-            self.tell(at, Command::Enable(at, enabled));
-            return Ok(());
-        }
-        if enabled { self.start(at) } else { Ok(()) }
-    }
-
     /// Starts a ring if everything that it needs is there.
-    fn start(&mut self, at: RingIndex) -> Result<()> {
+    pub(super) fn start(&mut self, at: RingIndex) -> Result<()> {
         let (memory, features) = (self.memory.clone(), self.features);
         let setup = &mut self.rings[usize::from(at.0)];
         let Some(addresses) = setup.addresses else { return Ok(()) };
@@ -351,7 +340,11 @@ impl<F: Lanes> Session<F> {
             features,
             memory,
             record,
-            enabled: setup.enabled || !features.has(PROTOCOL_FEATURES),
+            enabled: match at {
+                _ if !features.has(PROTOCOL_FEATURES) => true,
+                RingIndex::CONTROL => false,
+                _ => setup.enabled,
+            },
             kick,
             call: setup.call.clone(),
             err: setup.err.clone(),
@@ -361,7 +354,8 @@ impl<F: Lanes> Session<F> {
         self.stop = None;
         let worker = self.workers.get_or_start(at);
         let worker = worker.map_err(|source| SessionError::Lane { ring: at, source })?;
-        worker.send(Command::Start(start));
+        worker.line().send(Command::Start(start));
+        self.enable_control();
         Ok(())
     }
 
@@ -372,7 +366,7 @@ impl<F: Lanes> Session<F> {
 
     pub(super) fn tell(&self, at: RingIndex, command: Command) {
         if let Some(worker) = self.workers.get(at) {
-            worker.send(command);
+            worker.line().send(command);
         }
     }
 }

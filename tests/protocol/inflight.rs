@@ -11,7 +11,7 @@ use crate::backend::{Backend, IMAGE_BYTES, Setup, path_name};
 use crate::driver::{Device, RingPlace};
 use crate::initiator::{pattern, read, write};
 use crate::load::Load;
-use crate::queue::{Command, PROMPT, Ticket};
+use crate::queue::{Command, LUN0, PROMPT, Queue, Ticket, response};
 
 const QUEUES: usize = 2;
 const DEPTH: usize = 8;
@@ -28,9 +28,18 @@ fn crash(backend: &mut Backend, device: &mut Device, rings: &[RingPlace]) {
     device.reconnect(&backend.socket(), rings).expect("the device starts again");
 }
 
+/// Has commands be under way at any time, and answered in another order than they came in.
+fn slow_down_one_path(backend: &Backend) {
+    let mut qmp = backend.qmp();
+    let name = path_name(&mut qmp, 1);
+    let delay = json!({"path": name, "fault": "delay", "milliseconds": 10});
+    qmp.execute("inject-fault", delay);
+}
+
 #[test]
 fn killed_again_and_again_under_load_is_not_seen_by_the_guest() {
-    let mut backend = Setup::ports(2).start();
+    let mut backend = Setup::ports(2).option("--iopolicy", "round-robin").start();
+    slow_down_one_path(&backend);
     let mut device = backend.guest(QUEUES);
     device.queue().settle();
     let rings = device.places();
@@ -40,7 +49,10 @@ fn killed_again_and_again_under_load_is_not_seen_by_the_guest() {
         // Not always at the same point of what it does.
         std::thread::sleep(Duration::from_millis(200 + 7 * turn));
         let begin = Instant::now();
-        crash(&mut backend, &mut device, &rings);
+        backend.kill();
+        backend.start_again();
+        slow_down_one_path(&backend);
+        device.reconnect(&backend.socket(), &rings).expect("the device starts again");
         away = away.max(begin.elapsed());
     }
     std::thread::sleep(Duration::from_millis(200));
@@ -168,6 +180,31 @@ fn front_end_that_connects_again_to_the_same_program_gets_every_answer() {
         assert!(device.queue().wait(ticket, PROMPT).is_good());
     }
     assert_eq!(device.queue().good(&read(16, 8)).data, pattern(4, 8));
+}
+
+#[test]
+fn task_management_that_waited_for_a_device_ends_what_waited_as_well() {
+    let mut backend = Setup::ports(1).start();
+    let mut device = backend.guest(4);
+    device.queues.iter_mut().for_each(|queue| _ = queue.settle());
+    let rings = device.places();
+    for turn in 0..5 {
+        backend.kill();
+        let each = |queue: &mut Queue| queue.submit(&write(8 * turn, pattern(turn as u8, 8)));
+        let tickets: Vec<Ticket> = device.queues.iter_mut().map(each).collect();
+        let mut control = device.control.take().expect("there is a control queue");
+        let reset = std::thread::spawn(move || (control.manage(5, LUN0, 0), control));
+        backend.start_again();
+        device.reconnect(&backend.socket(), &rings).expect("the device starts again");
+        let (answer, control) = reset.join().expect("LOGICAL UNIT RESET is answered");
+        assert_eq!(answer, response::OK, "FUNCTION COMPLETE");
+        device.control = Some(control);
+        for (queue, ticket) in device.queues.iter_mut().zip(tickets) {
+            let answer = queue.take(ticket).expect("it ended before the reset was complete");
+            assert!(answer.is_good() || answer.response == response::RESET, "{answer:?}");
+        }
+        device.queues.iter_mut().for_each(|queue| _ = queue.settle());
+    }
 }
 
 /// A region that is changed while the program is dead, and what its successor says of it.

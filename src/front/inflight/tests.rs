@@ -212,3 +212,39 @@ fn map_of_too_little_is_refused() {
     assert!(matches!(region.record(RingIndex(3), SIZE), Err(RegionError::NoPart { .. })));
     assert!(matches!(region.record(RING, 8), Err(RegionError::NoPart { .. })));
 }
+
+#[test]
+fn recover_of_any_bytes_is_an_error_or_a_ring_that_can_go_on() {
+    // xorshift64*: the same bytes in every run.
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut byte = || {
+        random ^= random >> 12;
+        random ^= random << 25;
+        random ^= random >> 27;
+        (random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 56) as u8
+    };
+    let mut recovered = 0;
+    for _ in 0..20_000 {
+        let scene = Scene::new();
+        let mut bytes: Vec<u8> = (0..80).map(|_| byte()).collect();
+        // Without these most of it would not be looked at.
+        bytes[8..12].copy_from_slice(&[1, 0, 4, 0]);
+        (0..4).for_each(|head| bytes[16 + 16 * head] &= 1);
+        if byte() < 128 {
+            bytes[12..16].copy_from_slice(&[byte() & 3, 0, byte() & 3, 0]);
+        }
+        scene.write(0, &bytes);
+        let mut record = scene.record();
+        let used = u16::from(byte() & 7);
+        let Ok(left) = record.recover(SIZE, used, 0) else { continue };
+        recovered += 1;
+        assert_eq!(usize::from(left.base.wrapping_sub(used)), left.heads.len());
+        assert!(left.heads.iter().all(|head| *head < SIZE));
+        for head in 0..SIZE {
+            record.taken(head);
+            record.answered(head);
+        }
+        record.published(used + SIZE);
+    }
+    assert!((1000..19_000).contains(&recovered), "{recovered}");
+}
