@@ -10,7 +10,7 @@ use crate::backend::Backend;
 use crate::driver::{Device, RingPlace};
 use crate::initiator::{pattern, read, write};
 use crate::load::Load;
-use crate::proxy::{Way, Whom};
+use crate::proxy::{Door, Way, Whom};
 use crate::queue::Ticket;
 use crate::scene::{SLACK, Settings, UP, WRITE_QUIESCE, sleep, wait_state};
 
@@ -94,6 +94,37 @@ fn write_of_a_killed_backend_lands_where_nothing_is_waited_for() {
     sleep(1500);
     let data = killed.device.queue().good(&read(LBA, BLOCKS)).data;
     assert_eq!(data, pattern(1, BLOCKS.into()), "the late write was expected to land");
+}
+
+#[test]
+fn killed_with_every_path_dead_goes_on_when_they_return() {
+    let array = Array::tgtd();
+    let settings = Settings::new("killed", "", "");
+    let mut backend = settings.backend(&array.paths());
+    let mut device = backend.guest(2);
+    device.queue().settle();
+    let rings = device.places();
+    let load = Load::start(std::mem::take(&mut device.queues), 4);
+    for turn in 0..2u64 {
+        // Writes begin when what another process may have left cannot land any more.
+        sleep(1700);
+        array.proxies.iter().for_each(|proxy| proxy.cut(Door::Shut));
+        // Before the backend knows of it, and when all commands wait for a path.
+        sleep(200 * turn);
+        backend.kill();
+        backend.start_again();
+        device.reconnect(&backend.socket(), &rings).expect("the device starts again");
+        let lun = backend.qmp().execute("query-lun", json!({}));
+        assert_eq!(lun["state"], "no-path", "{lun}");
+        // Once more, while it has nothing to send over.
+        sleep(200);
+        backend.kill();
+        array.proxies.iter().for_each(|proxy| proxy.restore());
+        backend.start_again();
+        device.reconnect(&backend.socket(), &rings).expect("the device starts again");
+    }
+    sleep(1700);
+    load.stop().1.assert_clean();
 }
 
 #[test]
