@@ -30,7 +30,7 @@ use crate::engine::{Deadlines, Hedging, Manager};
 use crate::front::{Endpoint, FrontConfig, Listener};
 use crate::limits::{HEDGE_SAMPLES_MIN, SG_TIMEOUT_MARGIN};
 use crate::metrics;
-use crate::multipath::{Event, Settings};
+use crate::multipath::{Aftermath, Event, Settings};
 use crate::path::any::{AnyPath, OpenMode};
 use crate::path::sg::host::Roots;
 use crate::socket::{Access, SocketFile};
@@ -62,7 +62,8 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     let listener = listener(&config.backend, taken)?;
     let metrics = metrics(config)?;
     // Who had the sockets before has ended by now.
-    manager.apply(Event::Aftermath(aftermath(config, &members, rules.is_some())), Instant::now());
+    let aftermath = aftermath(&listener, config, &members, rules.is_some());
+    manager.apply(aftermath, Instant::now());
     let stop = eventfd()?;
     let (agreed, agreement) = channel();
     let (news_post, host_news) = mailbox().map_err(BackendError::system("make a mailbox"))?;
@@ -145,11 +146,15 @@ fn manager(config: &Config, members: &[Member]) -> Result<Manager<AnyPath>, Back
 
 /// How long what a process before this one sent may still be executed. Which paths it had is not
 /// known; it is taken to have had those that there are now.
-fn aftermath(config: &Config, members: &[Member], discovers: bool) -> Duration {
+fn aftermath(listener: &Listener, config: &Config, members: &[Member], discovers: bool) -> Event {
     let quiesce = config.lun.write_quiesce;
     let found = discovers.then(|| config.lun.path_timeout + SG_TIMEOUT_MARGIN + quiesce);
     let known = members.iter().map(|member| member.transport.aftermath(quiesce));
-    known.chain(found).max().unwrap_or_default()
+    let time = known.chain(found).max().unwrap_or_default();
+    match listener.follows_a_crash() {
+        true => Event::Aftermath(Aftermath::Crash, time),
+        false => Event::Aftermath(Aftermath::Orderly, time),
+    }
 }
 
 /// What the core is told.

@@ -63,6 +63,15 @@ impl Listener {
         }
     }
 
+    /// True where the process that listened there before may have been killed.
+    pub fn follows_a_crash(&self) -> bool {
+        match self {
+            Listener::Own(file) => file.has_replaced(),
+            // Nothing tells.
+            Listener::Inherited(_) | Listener::Connected(_) => true,
+        }
+    }
+
     /// Makes the socket, or takes over the inherited one.
     pub fn open(endpoint: &Endpoint) -> Result<Self, ListenError> {
         match endpoint {

@@ -62,6 +62,8 @@ pub struct SocketFile {
     path: PathBuf,
     /// Device and inode of our file.
     identity: (u64, u64),
+    /// It took the place of a dead one, whose process was killed: all others remove theirs.
+    replaced: bool,
     /// The file is another process's from now on.
     given: Arc<AtomicBool>,
 }
@@ -98,7 +100,7 @@ impl SocketFile {
                 )?)
             }
         };
-        remove_dead(path)?;
+        let replaced = remove_dead(path)?;
         // Ours alone until the group is set, and not listening before it is all as asked for.
         let socket = socket_sys::bind(path, 0o600).map_err(system("bind"))?;
         let finish = || -> io::Result<(u64, u64)> {
@@ -112,7 +114,7 @@ impl SocketFile {
             Ok(identity) => {
                 let listener = UnixListener::from(socket);
                 let (path, given) = (path.to_owned(), Arc::default());
-                Ok(SocketFile { listener, path, identity, given })
+                Ok(SocketFile { listener, path, identity, replaced, given })
             }
             Err(cause) => {
                 // The first error is the one to tell.
@@ -131,7 +133,13 @@ impl SocketFile {
         listener.set_nonblocking(true).map_err(system("use the socket"))?;
         let metadata = std::fs::symlink_metadata(path).map_err(system("look at the socket"))?;
         let identity = (metadata.dev(), metadata.ino());
-        Ok(SocketFile { listener, path: path.to_owned(), identity, given: Arc::default() })
+        let (path, given) = (path.to_owned(), Arc::default());
+        Ok(SocketFile { listener, path, identity, replaced: false, given })
+    }
+
+    /// True when it took the place of a dead one: who listened there was killed.
+    pub fn has_replaced(&self) -> bool {
+        self.replaced
     }
 
     /// The socket.
@@ -157,11 +165,11 @@ impl Drop for SocketFile {
     }
 }
 
-/// Removes a socket file that nobody listens on.
-fn remove_dead(path: &Path) -> Result<(), SocketFileError> {
+/// Removes a socket file that nobody listens on; true when there was one.
+fn remove_dead(path: &Path) -> Result<bool, SocketFileError> {
     let system = |what, cause| SocketFileError::System { path: path.to_owned(), what, cause };
     match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(system("look at the socket", error)),
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(SocketFileError::NotSocket(path.to_owned()));
@@ -171,7 +179,8 @@ fn remove_dead(path: &Path) -> Result<(), SocketFileError> {
     match socket_sys::is_listened_on(path) {
         Ok(true) => Err(SocketFileError::InUse(path.to_owned())),
         Ok(false) => {
-            std::fs::remove_file(path).map_err(|error| system("remove the dead socket", error))
+            let removed = std::fs::remove_file(path);
+            removed.map_err(|error| system("remove the dead socket", error)).map(|()| true)
         }
         Err(error) => Err(system("see whether anybody listens on the socket", error)),
     }
@@ -209,6 +218,8 @@ mod tests {
         drop(file);
         assert!(path.exists());
         drop(other);
+        assert!(SocketFile::bind(&path, Access::default()).unwrap().has_replaced());
+        assert!(!SocketFile::bind(&path, Access::default()).unwrap().has_replaced());
     }
 
     #[test]

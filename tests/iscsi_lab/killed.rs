@@ -1,4 +1,5 @@
-//! A backend that is killed while a write of its is on the wire, and the one that takes its place.
+//! A backend that is killed, or ends, while a write of its is on the wire, and the one that takes its
+//! place.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -32,6 +33,11 @@ struct Killed {
 
 impl Killed {
     fn new(lun: &str) -> Self {
+        Killed::after(lun, Backend::kill)
+    }
+
+    /// The same after another end.
+    fn after(lun: &str, end: fn(&mut Backend)) -> Self {
         let array = Array::tgtd();
         let settings = Settings::new("killed", "", lun);
         let mut backend = settings.backend(&array.paths());
@@ -57,7 +63,7 @@ impl Killed {
             sleep(5);
         }
         let rings = device.places();
-        backend.kill();
+        end(&mut backend);
         backend.start_again();
         let since = Instant::now();
         device.reconnect(&backend.socket(), &rings).expect("the device starts again");
@@ -94,6 +100,27 @@ fn write_of_a_killed_backend_lands_where_nothing_is_waited_for() {
     sleep(1500);
     let data = killed.device.queue().good(&read(LBA, BLOCKS)).data;
     assert_eq!(data, pattern(1, BLOCKS.into()), "the late write was expected to land");
+}
+
+#[test]
+fn write_that_a_backend_gave_back_at_its_end_waits_and_others_do_not() {
+    let mut killed = Killed::after("write_quiesce = 4.0", |backend| {
+        backend.terminate();
+        let status = backend.wait_end(LOST).expect("it ends when stop_deadline is over");
+        assert_eq!(status.code(), Some(0));
+    });
+    let queue = killed.device.queue();
+    let other = queue.good(&write(LBA + 64, pattern(3, BLOCKS.into())));
+    assert!(other.elapsed < SLACK, "another write waited: {other:?}");
+    assert!(queue.take(killed.first).is_none(), "sent again before write_quiesce was over");
+    killed.array.proxies[0].restore();
+    let queue = killed.device.queue();
+    assert!(queue.wait(killed.first, LOST).is_good());
+    let waited = killed.since.elapsed();
+    assert!(waited > Duration::from_secs(3), "sent again after {waited:?}");
+    queue.good(&write(LBA, pattern(2, BLOCKS.into())));
+    sleep(1500);
+    assert_eq!(queue.good(&read(LBA, BLOCKS)).data, pattern(2, BLOCKS.into()));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::engine::messages::ToManager;
 use crate::ids::{AttemptId, PathId, Slot};
 use crate::limits::{RING_SIZE_MAX, ROUND_BACKOFF};
 use crate::lun::{Decision, Question, Repeat, Route, Unit, decide};
-use crate::multipath::{Entry, Event, NoPath, Selector};
+use crate::multipath::{Aftermath, Entry, Event, NoPath, Selector};
 use crate::path::{Task, Transport};
 use crate::scsi::{Asc, SenseKey};
 use crate::virtio_scsi::Address;
@@ -68,7 +68,8 @@ impl<T: Transport> Lane<T> {
         if matches!(command.row.route, Route::Answer(_)) {
             return self.answer_late(guest, slot);
         }
-        if self.snapshot.table.aftermath && command.row.repeat != Repeat::Freely {
+        let crash = self.snapshot.table.aftermath == Aftermath::Crash;
+        if crash && command.row.repeat != Repeat::Freely {
             return self.wait(slot);
         }
         if command.row.route == Route::Reserve {
@@ -92,7 +93,7 @@ impl<T: Transport> Lane<T> {
     /// cannot, no answer is given that would have the guest believe that it is over.
     pub(super) fn waits_for_the_dead(&self, command: &Command) -> bool {
         let patient = command.doom.as_ref().is_none_or(|doom| doom.patient);
-        self.snapshot.table.aftermath
+        self.snapshot.table.aftermath != Aftermath::Over
             && command.request.again
             && command.row.repeat != Repeat::Freely
             && patient

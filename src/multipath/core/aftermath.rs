@@ -1,9 +1,10 @@
 //! What a process before this one may have left under way.
 //!
-//! It may have been killed with writes on its paths. The guest's memory of them, the in-flight
-//! region, says which commands were not answered; it cannot say where they were, nor which others
-//! had been given up with their blocks on hold. So for a while nothing that changes anything is
-//! sent at all: a copy that is still on its way then lands before it would do harm.
+//! It may have ended with writes on its paths. The guest's memory of them, the in-flight region,
+//! says which commands were not answered, not where they were; so each of them waits until no copy
+//! can be on its way any more. Where the process may have been killed there is more to fear, which
+//! nobody knows of: commands that it had given up, with their blocks on hold. Then nothing that
+//! changes anything is sent at all for that time.
 //!
 //! A time says nothing about a command that waits in a blocked device of the host: while a path is
 //! blocked, the time begins anew.
@@ -12,19 +13,19 @@ use std::time::{Duration, Instant};
 
 use super::Core;
 use crate::multipath::state::PathState;
+use crate::multipath::table::Aftermath;
 
 /// The time after another process's end.
 #[derive(Debug, Default)]
-pub(super) struct Aftermath {
+pub(super) struct Watch {
+    kind: Aftermath,
     time: Duration,
-    /// `None` when it is over, or never was.
     until: Option<Instant>,
 }
 
-impl Aftermath {
-    /// May something still be executed?
-    pub(super) fn lasts(&self) -> bool {
-        self.until.is_some()
+impl Watch {
+    pub(super) fn kind(&self) -> Aftermath {
+        self.kind
     }
 
     pub(super) fn next_timer(&self) -> Option<Instant> {
@@ -33,10 +34,11 @@ impl Aftermath {
 }
 
 impl Core {
-    pub(super) fn begin_aftermath(&mut self, time: Duration, now: Instant) {
-        let until = (!time.is_zero()).then(|| now + time);
-        self.aftermath = Aftermath { time, until };
-        self.dirty = true;
+    pub(super) fn begin_aftermath(&mut self, kind: Aftermath, time: Duration, now: Instant) {
+        if !time.is_zero() && kind != Aftermath::Over {
+            self.aftermath = Watch { kind, time, until: Some(now + time) };
+            self.dirty = true;
+        }
     }
 
     pub(super) fn follow_aftermath(&mut self, now: Instant) {
@@ -44,7 +46,7 @@ impl Core {
         if self.paths.values().any(|path| path.state == PathState::Blocked) {
             self.aftermath.until = Some(now + self.aftermath.time);
         } else if until <= now {
-            self.aftermath.until = None;
+            self.aftermath = Watch::default();
             self.dirty = true;
         }
     }

@@ -34,7 +34,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::aftermath::Aftermath;
 use self::health::Watch;
 use super::explicit::Explicit;
 use super::gone::Gone;
@@ -74,7 +73,7 @@ pub struct Core {
     /// Paths are registered before they are used.
     registers: bool,
     reserved: Reserved,
-    aftermath: Aftermath,
+    aftermath: aftermath::Watch,
     /// The path over which a reservation command is under way.
     conversing: Option<PathId>,
     version: Version,
@@ -104,7 +103,7 @@ impl Core {
             hope_until: None,
             registers: false,
             reserved: Reserved::default(),
-            aftermath: Aftermath::default(),
+            aftermath: aftermath::Watch::default(),
             conversing: None,
             version: Version(0),
             watch: Watch::new(now),
@@ -201,7 +200,7 @@ impl Core {
                 self.reserved = reserved;
             }
             Event::Conversing(path) => self.conversing = path,
-            Event::Aftermath(time) => self.begin_aftermath(time, now),
+            Event::Aftermath(kind, time) => self.begin_aftermath(kind, time, now),
             Event::Tick => {}
         }
         self.settle(now);
