@@ -28,6 +28,7 @@
 //! | worker | the thread that runs one lane; it lives on when the front end goes |
 //! | ring, queue | a virtqueue: as a structure in memory, and with its requests in flight |
 //! | head | the first descriptor of a request: its name while it is in flight |
+//! | in-flight region | memory that the front end keeps: which requests were taken and not answered |
 //! | lease | a memory table that is kept because something in flight still points into it |
 //!
 //! The request handler is our own, on the `vhost` crate's message layer. `vhost-user-backend`'s

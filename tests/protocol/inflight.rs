@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -111,6 +112,11 @@ fn killed_with_commands_under_way_answers_each_as_it_may_be_repeated() {
 
 #[test]
 fn killed_with_commands_under_way_repeats_them_in_the_order_in_which_they_came() {
+    if !Path::new("/dev/shm").is_dir() {
+        // Elsewhere the array executes commands side by side, and their order shows in nothing.
+        eprintln!("skipped: no /dev/shm");
+        return;
+    }
     let mut backend = Setup::ports(1).start();
     let mut device = backend.guest(1);
     device.queue().settle();
