@@ -76,7 +76,8 @@ pub fn carry_out(
         | Order::ReservationImport(_)
         | Order::PathAdd { .. }
         | Order::Reload
-        | Order::Quit => {}
+        | Order::Quit
+        | Order::Takeover => {}
     }
     Ok(Reply::Done)
 }

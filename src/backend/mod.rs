@@ -25,6 +25,7 @@
 //! | [`reports`] | what queries return |
 //! | [`history`] | the last minutes: a point per second, and the last events |
 //! | [`notices`] | what people hear: log lines and events |
+//! | [`takeover`] | in the place of a backend that runs |
 
 mod announce;
 pub mod check;
@@ -38,6 +39,7 @@ mod reload;
 mod reports;
 mod reservation;
 pub mod run;
+mod takeover;
 mod waiting;
 mod worker;
 
@@ -130,6 +132,9 @@ pub enum BackendError {
     /// The place where metrics are served.
     #[error("metrics.listen: {0}")]
     Metrics(#[from] MetricsError),
+    /// There is no backend whose place could be taken.
+    #[error("--takeover: {0}")]
+    Takeover(#[from] takeover::TakeoverError),
     /// The system refused something else.
     #[error("cannot {what}: {cause}")]
     System {

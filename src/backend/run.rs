@@ -1,7 +1,7 @@
 //! From a configuration to a running backend, and back down.
 
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use super::opener::Opener;
 use super::reload::Reloads;
 use super::reports;
 use super::reservation::Reservations;
+use super::takeover;
 use super::worker::Worker;
 use crate::config::reread::CommandLine;
 use crate::config::{Backend, Config, Listen};
@@ -27,9 +28,9 @@ use crate::control::{Server, mail};
 use crate::engine::mailbox::mailbox;
 use crate::engine::{Deadlines, Hedging, Manager};
 use crate::front::{Endpoint, FrontConfig, Listener};
-use crate::limits::HEDGE_SAMPLES_MIN;
+use crate::limits::{HEDGE_SAMPLES_MIN, SG_TIMEOUT_MARGIN};
 use crate::metrics;
-use crate::multipath::Settings;
+use crate::multipath::{Aftermath, Event, Settings};
 use crate::path::any::{AnyPath, OpenMode};
 use crate::path::sg::host::Roots;
 use crate::socket::{Access, SocketFile};
@@ -42,26 +43,27 @@ const AGREEMENT_PATIENCE: Duration = Duration::from_secs(2);
 /// Serves until told to stop: by a signal, by the control socket, or by the end of an inherited
 /// connection. `source` is where the configuration file is read again.
 pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
+    let taken = takeover::socket(config)?;
     let options = open_options(config, OpenMode::Serve);
     let members = Member::open_all(&config.paths, &options)?;
     let rules = Rules::of(config);
     if members.is_empty() && rules.is_none() {
         return Err(BackendError::NoPaths);
     }
-    // A pipe of sockets: what a signal handler writes is one byte, too little for an eventfd.
-    let (told_to_quit, quit) =
-        UnixStream::pair().map_err(BackendError::system("make a socket pair"))?;
-    on_signals(&quit, &[SIGTERM, SIGINT])?;
+    let (told_to_quit, quit) = quits()?;
     let reloads = reloads(config, source)?;
     let notifier = notifier()?;
-    let manager = manager(config, &members)?;
+    let mut manager = manager(config, &members)?;
     let hub = manager.hub().clone();
     let (orders_post, orders) = mailbox().map_err(BackendError::system("make a mailbox"))?;
     let (events, control_mail) = mail().map_err(BackendError::system("make a mailbox"))?;
     // All sockets first: nothing is started where one of them cannot be had.
     let control_file = control_file(&config.backend)?;
-    let listener = listener(&config.backend)?;
+    let listener = listener(&config.backend, taken)?;
     let metrics = metrics(config)?;
+    // Who had the sockets before has ended by now.
+    let aftermath = aftermath(&listener, config, &members, rules.is_some());
+    manager.apply(aftermath, Instant::now());
     let stop = eventfd()?;
     let (agreed, agreement) = channel();
     let (news_post, host_news) = mailbox().map_err(BackendError::system("make a mailbox"))?;
@@ -92,15 +94,12 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     if let Some(metrics) = &metrics {
         metrics.start(name(&config.backend), Box::new(desk.clone()))?;
     }
+    let gift = listener.gift().map_err(BackendError::system("duplicate a socket"))?;
     let control = control_file
-        .map(|file| Server::start(file, control_mail, Box::new(desk)))
+        .map(|file| Server::start(file, control_mail, Box::new(desk), gift))
         .transpose()
         .map_err(BackendError::system("start a thread"))?;
-    let front = FrontConfig {
-        request_queues: config.backend.request_queues,
-        stop_deadline: config.backend.stop_deadline,
-    };
-    let served = crate::front::serve(listener, &front, hub, told_to_quit.as_fd())
+    let served = crate::front::serve(listener, &front(config), hub, told_to_quit.as_fd())
         .map_err(BackendError::system("go on serving"));
     if let Some(notifier) = notifier {
         notifier.stopping();
@@ -110,6 +109,14 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     let _ = stop.write(1);
     let _ = manager.join();
     served
+}
+
+/// What the front is told.
+fn front(config: &Config) -> FrontConfig {
+    FrontConfig {
+        request_queues: config.backend.request_queues,
+        stop_deadline: config.backend.stop_deadline,
+    }
 }
 
 /// Waits a while for the paths' word on where they lead.
@@ -135,6 +142,19 @@ fn manager(config: &Config, members: &[Member]) -> Result<Manager<AnyPath>, Back
             .map_err(BackendError::system("open a path's channel"))?;
     }
     Ok(manager)
+}
+
+/// How long what a process before this one sent may still be executed. Which paths it had is not
+/// known; it is taken to have had those that there are now.
+fn aftermath(listener: &Listener, config: &Config, members: &[Member], discovers: bool) -> Event {
+    let quiesce = config.lun.write_quiesce;
+    let found = discovers.then(|| config.lun.path_timeout + SG_TIMEOUT_MARGIN + quiesce);
+    let known = members.iter().map(|member| member.transport.aftermath(quiesce));
+    let time = known.chain(found).max().unwrap_or_default();
+    match listener.follows_a_crash() {
+        true => Event::Aftermath(Aftermath::Crash, time),
+        false => Event::Aftermath(Aftermath::Orderly, time),
+    }
 }
 
 /// What the core is told.
@@ -184,7 +204,11 @@ fn name(backend: &Backend) -> String {
     stem.map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }
 
-fn listener(backend: &Backend) -> Result<Listener, BackendError> {
+/// Where front ends come in: the socket that was taken over, or the one of the configuration.
+fn listener(backend: &Backend, taken: Option<UnixListener>) -> Result<Listener, BackendError> {
+    if let (Some(socket), Some(Listen::Path(path))) = (taken, &backend.listen) {
+        return Ok(Listener::Own(SocketFile::adopt(path, socket)?));
+    }
     let group = Some(backend.socket_group.clone()).filter(|group| !group.is_empty());
     let endpoint = match &backend.listen {
         Some(Listen::Path(path)) => {
@@ -208,6 +232,15 @@ fn reloads(config: &Config, source: &CommandLine) -> Result<Reloads, BackendErro
     let hangups = source.is_some().then(hangups).transpose()?;
     Reloads::new(source, config, open_options(config, OpenMode::Serve), hangups)
         .map_err(BackendError::system("make a mailbox"))
+}
+
+/// What becomes readable when the process is to end, and what makes it so. A pipe of sockets: what
+/// a signal handler writes is one byte, too little for an eventfd.
+fn quits() -> Result<(UnixStream, UnixStream), BackendError> {
+    let (told_to_quit, quit) =
+        UnixStream::pair().map_err(BackendError::system("make a socket pair"))?;
+    on_signals(&quit, &[SIGTERM, SIGINT])?;
+    Ok((told_to_quit, quit))
 }
 
 /// What SIGHUP writes to from now on.

@@ -216,7 +216,7 @@ impl Worker {
                 }
                 order => order,
             };
-            let quits = order == Order::Quit;
+            let quits = matches!(order, Order::Quit | Order::Takeover);
             reply.answer(match order {
                 Order::QueryHistory => Ok(Reply::History(Box::new(self.history.report()))),
                 Order::QuerySettings => {

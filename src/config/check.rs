@@ -31,6 +31,7 @@ pub(super) fn config(source: Source<'_>, file: File) -> Result<Config, ConfigErr
         discovery: checker.discovery(file.discovery)?,
         metrics: checker.metrics(file.metrics.listen)?,
         paths: checker.paths(file.path)?,
+        takeover: None,
     })
 }
 

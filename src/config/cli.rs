@@ -62,7 +62,8 @@ pub struct Cli {
     #[arg(long)]
     pub check: bool,
 
-    /// Take the place of the backend behind that control socket.
+    /// Take the place of the backend behind that control socket: it gives up its vhost-user socket,
+    /// lets go of what is under way, and ends.
     #[arg(long, value_name = "CONTROL")]
     pub takeover: Option<PathBuf>,
 }
@@ -134,11 +135,6 @@ pub fn start_on(
 impl Cli {
     /// The file's settings with the options over them.
     fn config(self, passed: Option<Activated>) -> Result<Config, Refusal> {
-        if self.takeover.is_some() {
-            let allowed = "stop the other backend first, the guest reconnects";
-            let place = Place::Option;
-            return Err(ConfigError::NotYet { place, setting: "--takeover", allowed }.into());
-        }
         let has_socket = self.socket_path.is_some() || self.fd.is_some() || passed.is_some();
         if self.config.is_none() && !has_socket && !self.check {
             return Err(usage("one of --socket-path, --fd and --config is required").into());
@@ -163,6 +159,11 @@ impl Cli {
         if let (None, Some(name), false) = (&config.backend.listen, &self.config, self.check) {
             let place = Place::File(name.clone(), None);
             return Err(ConfigError::NoSocket { place }.into());
+        }
+        config.takeover = self.takeover;
+        let has_path = matches!(config.backend.listen, Some(Listen::Path(_)));
+        if config.takeover.is_some() && !has_path {
+            return Err(ConfigError::TakeoverWithoutPath { place: Place::Option }.into());
         }
         if !self.path.is_empty() {
             let path = |address| PathConfig { address, ..PathConfig::default() };

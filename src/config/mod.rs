@@ -13,17 +13,13 @@
 //! | [`cli`] | the options, and what is to be done: [`cli::start`] |
 //! | `activated` | the socket that a service manager made, beside the one that the file names |
 //! | [`file`](mod@file) | the file's tables as they may be written |
-//! | `check` | ranges, relations between settings, and what this version cannot do yet |
+//! | `check` | ranges, relations between settings |
 //! | [`metrics`] | where metrics are served |
 //! | `locate` | from a place in the file to line, column and the setting's name |
 //! | [`pattern`] | which host devices discovery may take |
 //! | [`policy`] | the words for path selection, `no_path_retry` and `failback` |
 //! | [`reread`] | the command line, kept to read the file again |
 //! | [`wwid`] | the two ways to write a WWID |
-//!
-//! An option of a later version is known here already, so that its name is never taken for a
-//! mistake in typing: it is refused as [`ConfigError::NotYet`].
-
 mod activated;
 mod check;
 pub mod cli;
@@ -81,6 +77,8 @@ pub struct Config {
     pub metrics: Option<MetricsListen>,
     /// `[[path]]`, or the `--path` options where at least one was given.
     pub paths: Vec<PathConfig>,
+    /// `--takeover`: the control socket of the backend whose place is taken.
+    pub takeover: Option<PathBuf>,
 }
 
 /// `[backend]`: the process and its sockets.
@@ -273,15 +271,13 @@ pub enum ConfigError {
         /// Why.
         reason: String,
     },
-    /// A later version brings it.
-    #[error("{place}: {setting}: not there yet in this version ({allowed})")]
-    NotYet {
-        /// Where.
+    /// A socket that cannot be taken over.
+    #[error(
+        "{place}: --takeover: needs the other backend's socket, as --socket-path or backend.socket"
+    )]
+    TakeoverWithoutPath {
+        /// The options.
         place: Place,
-        /// Which setting or option.
-        setting: &'static str,
-        /// What can be done instead.
-        allowed: &'static str,
     },
     /// Discovery without a name to look for.
     #[error(

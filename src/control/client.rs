@@ -1,12 +1,15 @@
 //! The other end of the control socket, blocking: for `mpathctl` and for tests.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::limits::{CONTROL_EVENTS_MAX, CONTROL_REPLY_MAX};
 
@@ -123,6 +126,53 @@ impl Client {
                 return Err(refused(error));
             } else if message.get("id") == Some(&json!(id)) {
                 return Ok(message["return"].take());
+            }
+        }
+    }
+
+    /// Takes the backend's place: returns its vhost-user socket when its process has ended, however
+    /// long that takes.
+    pub fn take_over(mut self) -> Result<UnixListener, ClientError> {
+        self.send(b"{\"execute\": \"takeover\", \"id\": \"takeover\"}\n")?;
+        let mut bytes = self.stream.buffer().to_vec();
+        let mut socket = None;
+        loop {
+            while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = bytes.drain(..=end).collect();
+                let message: Value =
+                    serde_json::from_slice(&line).map_err(|error| self.protocol(error))?;
+                if let Some(error) = message.get("error") {
+                    return Err(refused(error));
+                }
+                if message.get("return").is_some() {
+                    let socket: File = socket.ok_or_else(|| self.protocol("no socket came"))?;
+                    self.wait_for_the_end()?;
+                    return Ok(UnixListener::from(OwnedFd::from(socket)));
+                }
+            }
+            let mut chunk = [0; 4096];
+            let received = self.stream.get_ref().recv_with_fd(&mut chunk);
+            let (count, file) =
+                received.map_err(|error| self.io(io::Error::from_raw_os_error(error.errno())))?;
+            if count == 0 {
+                return Err(ClientError::Closed(self.socket.clone()));
+            }
+            bytes.extend_from_slice(&chunk[..count]);
+            socket = file.or(socket);
+        }
+    }
+
+    /// The connection is closed by the end of the process at its other end.
+    fn wait_for_the_end(&mut self) -> Result<(), ClientError> {
+        self.set_timeout(None)?;
+        let stream = self.stream.get_mut();
+        loop {
+            match stream.read(&mut [0; 4096]) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                Err(error) => return Err(self.io(error)),
             }
         }
     }

@@ -10,7 +10,7 @@ use super::{FaultSpec, Order};
 type Read = fn(&mut Arguments) -> Result<Order, ArgumentError>;
 
 /// Every command for the manager.
-const COMMANDS: [(&str, Read); 21] = [
+const COMMANDS: [(&str, Read); 22] = [
     ("query-backend", |_| Ok(Order::QueryBackend)),
     ("query-lun", |_| Ok(Order::QueryLun)),
     ("query-paths", |_| Ok(Order::QueryPaths)),
@@ -45,6 +45,7 @@ const COMMANDS: [(&str, Read); 21] = [
     }),
     ("reload", |_| Ok(Order::Reload)),
     ("quit", |_| Ok(Order::Quit)),
+    ("takeover", |_| Ok(Order::Takeover)),
 ];
 
 /// Why a command is none.
@@ -124,6 +125,7 @@ mod tests {
         assert_eq!(order("clear-faults", json!({})), Ok(Order::ClearFaults { path: None }));
         assert_eq!(order("reload", json!({})), Ok(Order::Reload));
         assert_eq!(order("quit", json!({})), Ok(Order::Quit));
+        assert_eq!(order("takeover", json!({})), Ok(Order::Takeover));
     }
 
     #[test]

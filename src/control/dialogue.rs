@@ -243,7 +243,7 @@ mod tests {
         let version = said(&mut dialogue, r#"{"execute": "query-version"}"#);
         assert!(version["return"]["qemu"]["major"].is_u64());
         let commands = said(&mut dialogue, r#"{"execute": "query-commands", "id": 1}"#);
-        assert_eq!(commands["return"].as_array().unwrap().len(), 24);
+        assert_eq!(commands["return"].as_array().unwrap().len(), 25);
         assert_eq!(commands["return"][0], json!({"name": "qmp_capabilities"}));
         assert_eq!(commands["id"], 1);
     }

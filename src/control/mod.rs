@@ -133,6 +133,8 @@ pub enum Order {
     Reload,
     /// `quit`: answered first, done then.
     Quit,
+    /// `takeover`: as `quit`, and the vhost-user socket goes to the one who asks.
+    Takeover,
 }
 
 /// What the manager answers.

@@ -15,17 +15,21 @@ use super::dialogue::{self, Step};
 use super::epoll_sys::Epoll;
 use super::mail::{ClientId, wake};
 use super::session::{Input, Session};
-use super::{Mailbox, OrderSink};
+use super::{Mailbox, Order, OrderSink};
 use crate::limits::{
     CONTROL_ACCEPT_BACKOFF, CONTROL_CLIENTS_MAX, CONTROL_EVENTS_MAX, CONTROL_ORDERS_MAX,
     CONTROL_STOP_GRACE,
 };
-use crate::socket::SocketFile;
+use crate::socket::{Gift, SocketFile};
 
 /// What epoll says is ready, beside clients, which have the numbers from [`FIRST_CLIENT`] on.
 const LISTENER: u64 = 0;
 const MAIL: u64 = 1;
 const FIRST_CLIENT: u64 = 2;
+
+/// The answer to `takeover` where the socket was inherited.
+const NOTHING_TO_GIVE: &str = "the vhost-user socket belongs to whoever started this backend: \
+    start it again there (systemctl restart), the guest waits meanwhile";
 
 /// The running control thread. Dropped, it delivers the answers that are given within
 /// [`CONTROL_STOP_GRACE`] (that to `quit` may just be on its way), as far as the clients take them
@@ -39,7 +43,13 @@ pub struct Server {
 
 impl Server {
     /// Starts the thread.
-    pub fn start(file: SocketFile, mail: Mailbox, sink: Box<dyn OrderSink>) -> io::Result<Server> {
+    /// `gift` is what a successor gets, where the vhost-user socket is the backend's to give.
+    pub fn start(
+        file: SocketFile,
+        mail: Mailbox,
+        sink: Box<dyn OrderSink>,
+        gift: Option<Gift>,
+    ) -> io::Result<Server> {
         let stop = Arc::new(AtomicBool::new(false));
         let wake = mail.wake.clone();
         let mut control = Control {
@@ -48,6 +58,7 @@ impl Server {
             accept_again: None,
             mail,
             sink,
+            gift,
             clients: HashMap::new(),
             next_client: FIRST_CLIENT,
             orders: 0,
@@ -87,6 +98,7 @@ struct Control {
     accept_again: Option<Instant>,
     mail: Mailbox,
     sink: Box<dyn OrderSink>,
+    gift: Option<Gift>,
     clients: HashMap<u64, Session>,
     next_client: u64,
     /// Orders under way, also those of clients that have gone.
@@ -193,8 +205,16 @@ impl Control {
                     let busy = "the backend is busy with other commands".to_owned();
                     session.say(&dialogue::answer(Err(busy), id));
                 }
+                Step::Ask(Order::Takeover, id) if self.gift.is_none() => {
+                    session.say(&dialogue::answer(Err(NOTHING_TO_GIVE.to_owned()), id));
+                }
                 Step::Ask(order, id) => {
                     session.waiting = Some(id);
+                    session.succeeds = order == Order::Takeover;
+                    if let Some(gift) = self.gift.as_ref().filter(|_| session.succeeds) {
+                        // Before the order: once that is carried out, the socket's file goes.
+                        gift.given();
+                    }
                     self.orders += 1;
                     self.sink.submit(order, self.mail.reply_to(ClientId(client)));
                 }
@@ -241,6 +261,9 @@ impl Control {
             self.orders -= 1;
             let Some(mut session) = self.clients.remove(&client) else { continue };
             if let Some(id) = session.waiting.take() {
+                if session.succeeds && result.is_ok() {
+                    session.give(self.gift.clone());
+                }
                 session.say(&dialogue::answer(result, id));
             }
             self.attend(client, session);

@@ -1,15 +1,17 @@
 //! One client's bytes: lines in, a backlog out, both bounded, and never a wait.
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use epoll::Events;
 use serde_json::Value;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use super::dialogue::{self, Dialogue};
 use super::framing::Framer;
 use crate::limits::{CONTROL_BACKLOG_MAX, CONTROL_LINE_MAX, CONTROL_OUTPUT_SOFT_MAX};
+use crate::socket::Gift;
 
 /// Bytes read at once; between two reads every other client has its turn.
 const READ_CHUNK: usize = 16 << 10;
@@ -28,6 +30,10 @@ pub(super) struct Session {
     output_start: usize,
     /// An order is under way, and its answer gets this id. No further line is taken meanwhile.
     pub waiting: Option<Option<Value>>,
+    /// The order under way is `takeover`.
+    pub succeeds: bool,
+    /// Goes with the next bytes.
+    gift: Option<Gift>,
     /// The client will send no more.
     at_end: bool,
     /// Nothing more is taken or said after the backlog is out.
@@ -60,6 +66,8 @@ impl Session {
             output: Vec::new(),
             output_start: 0,
             waiting: None,
+            succeeds: false,
+            gift: None,
             at_end: false,
             closing: false,
             dead: false,
@@ -129,6 +137,16 @@ impl Session {
         self.output.extend_from_slice(b"\r\n");
     }
 
+    /// Gives the socket away, with what is said next. The connection stays open from now on until
+    /// the kernel closes it, when the last thread of this process has ended: that is what the
+    /// successor waits for.
+    pub fn give(&mut self, gift: Option<Gift>) {
+        self.gift = gift;
+        if let Ok(stream) = self.stream.try_clone() {
+            let _until_the_end = stream.into_raw_fd();
+        }
+    }
+
     /// Says why, and ends the session when that is out.
     pub fn say_last(&mut self, value: &Value) {
         self.say(value);
@@ -153,7 +171,7 @@ impl Session {
     /// Writes what the client takes now.
     pub fn flush(&mut self) {
         while self.backlog() > 0 && !self.dead {
-            match self.stream.write(&self.output[self.output_start..]) {
+            match self.write() {
                 Ok(written) => self.output_start += written,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -168,6 +186,15 @@ impl Session {
             self.output.drain(..self.output_start);
             self.output_start = 0;
         }
+    }
+
+    fn write(&mut self) -> std::io::Result<usize> {
+        let bytes = &self.output[self.output_start..];
+        let Some(gift) = &self.gift else { return self.stream.write(bytes) };
+        let written = self.stream.send_with_fd(bytes, gift.socket.as_raw_fd());
+        let written = written.map_err(|error| std::io::Error::from_raw_os_error(error.errno()))?;
+        self.gift = None;
+        Ok(written)
     }
 
     /// Nothing will be said or taken any more. Asked after all lines have been taken.

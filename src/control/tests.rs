@@ -52,7 +52,7 @@ pub(super) fn fixture() -> Fixture {
     let (events, mailbox) = mail().unwrap();
     let ((orders_in, orders), (held_in, held)) = (channel(), channel());
     let manager = FakeManager { orders: orders_in, held: held_in };
-    let server = Server::start(file, mailbox, Box::new(manager)).unwrap();
+    let server = Server::start(file, mailbox, Box::new(manager), None).unwrap();
     Fixture { server, events, orders, held, socket, _directory: directory }
 }
 

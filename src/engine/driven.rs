@@ -30,8 +30,9 @@ pub trait Driven: Send + 'static {
     fn wait_fds_version(&self) -> u64;
 
     /// The ring is about to stop: no new request is taken, and every request that was taken is
-    /// answered, the last ones with a failure at `deadline`. Called again with another deadline,
-    /// the earlier one counts.
+    /// answered. Where [`Guest::takes_back`] says so, those that no path has are given back at once
+    /// and the last ones at `deadline`; else these are answered with a failure then. Called again
+    /// with another deadline, the earlier one counts.
     fn drain(&mut self, deadline: Instant);
 
     /// The connection is gone: requests are given up unanswered as soon as no path can touch

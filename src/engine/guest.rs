@@ -15,6 +15,8 @@ pub struct Request {
     pub data_out: Segments,
     /// Room for data to the guest.
     pub data_in: Segments,
+    /// A process that died had taken it before, and may have sent it.
+    pub again: bool,
 }
 
 impl Request {
@@ -36,6 +38,18 @@ pub trait Guest {
     /// Stores the answer and marks the request used. Data has been stored in `data_in` before.
     /// After this call nobody touches the request's memory.
     fn complete(&mut self, owed: Owed, outcome: &Outcome);
+
+    /// True where a request may be given back: the driver's side keeps it for whoever serves the
+    /// ring next.
+    fn takes_back(&self) -> bool {
+        false
+    }
+
+    /// Gives a request back without an answer. It comes from [`Guest::next`] again, marked, when
+    /// requests are taken again, here or in another process.
+    fn give_back(&mut self, owed: Owed) {
+        owed.abandon();
+    }
 
     /// Takes the next request from the control ring; only the first lane has one.
     fn next_control(&mut self) -> Option<(Owed, ControlRequest)>;

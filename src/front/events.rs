@@ -5,7 +5,7 @@
 
 use super::chain::Chain;
 use super::features::{CHANGE, Features, HOTPLUG};
-use super::queue::Queue;
+use super::queue::{Queue, Taken};
 use crate::virtio_scsi::Event;
 use crate::virtio_scsi::event::EVENT_LEN;
 
@@ -48,7 +48,7 @@ fn wanted(features: Features, event: Event) -> bool {
 /// Stores an event in the next buffer that is fit for it. Gives back those that are not.
 fn store(queue: &mut Queue, chain: &mut Chain, event: [u8; EVENT_LEN]) -> bool {
     for _ in 0..queue.size() {
-        let Some((head, walked)) = queue.take(chain) else { return false };
+        let Some(Taken { head, walked, .. }) = queue.take(chain) else { return false };
         if walked.is_ok() && chain.writable.write_at(0, &event) == EVENT_LEN {
             queue.finish(head, EVENT_LEN as u32);
             return true;

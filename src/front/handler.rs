@@ -161,12 +161,15 @@ impl<F: Lanes> VhostUserBackendReqHandlerMut for Session<F> {
         refused()
     }
 
-    fn get_inflight_fd(&mut self, _: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        refused()
+    fn get_inflight_fd(&mut self, wanted: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        let (rings, ring_size) = (wanted.num_queues, wanted.queue_size);
+        let (bytes, file) = self.make_region(rings, ring_size)?;
+        Ok((VhostUserInflight::new(bytes, 0, rings, ring_size), file))
     }
 
-    fn set_inflight_fd(&mut self, _: &VhostUserInflight, _: File) -> Result<()> {
-        refused()
+    fn set_inflight_fd(&mut self, region: &VhostUserInflight, file: File) -> Result<()> {
+        let VhostUserInflight { mmap_size, mmap_offset, num_queues, queue_size } = *region;
+        Ok(self.set_region(num_queues, queue_size, file, mmap_offset, mmap_size)?)
     }
 
     fn set_device_state_fd(

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::socket_sys;
-use crate::socket::{Access, SocketFile, SocketFileError};
+use crate::socket::{Access, Gift, SocketFile, SocketFileError};
 
 /// Where to listen, as the options say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +55,23 @@ pub enum Listener {
 }
 
 impl Listener {
+    /// What it takes to give the socket to another process; `None` where it is not ours to give.
+    pub fn gift(&self) -> io::Result<Option<Gift>> {
+        match self {
+            Listener::Own(file) => Ok(Some(file.gift()?)),
+            Listener::Inherited(_) | Listener::Connected(_) => Ok(None),
+        }
+    }
+
+    /// True where the process that listened there before may have been killed.
+    pub fn follows_a_crash(&self) -> bool {
+        match self {
+            Listener::Own(file) => file.has_replaced(),
+            // Nothing tells.
+            Listener::Inherited(_) | Listener::Connected(_) => true,
+        }
+    }
+
     /// Makes the socket, or takes over the inherited one.
     pub fn open(endpoint: &Endpoint) -> Result<Self, ListenError> {
         match endpoint {

@@ -14,9 +14,9 @@
 //!                                                   |
 //!                                                   v
 //!                                                 queue     (requests in flight, by head)
-//!                                                 /   \
-//!                                             chain   ring  (descriptors; the two indexes)
-//!                                                 \   /
+//!                                               /   |   \
+//!                                          chain  ring  inflight::record  (descriptors; the two
+//!                                              \    |               indexes; what a successor reads)
 //!                                                memory     (which address is mapped where)
 //! ```
 //!
@@ -28,6 +28,7 @@
 //! | worker | the thread that runs one lane; it lives on when the front end goes |
 //! | ring, queue | a virtqueue: as a structure in memory, and with its requests in flight |
 //! | head | the first descriptor of a request: its name while it is in flight |
+//! | in-flight region | memory that the front end keeps: which requests were taken and not answered |
 //! | lease | a memory table that is kept because something in flight still points into it |
 //!
 //! The request handler is our own, on the `vhost` crate's message layer. `vhost-user-backend`'s
@@ -39,9 +40,11 @@
 //! in this order of severity, and the log says which. The process goes on.
 
 pub mod chain;
+mod enable;
 mod events;
 pub mod features;
 mod handler;
+pub mod inflight;
 pub mod listener;
 pub mod memory;
 mod poller;

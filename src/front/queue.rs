@@ -4,12 +4,14 @@
 //! keeps the memory that the request was taken from, so that an answer needs the head alone, even
 //! after the memory table has changed.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use super::chain::{Chain, ChainError};
 use super::features::Features;
+use super::inflight::record::Record;
 use super::memory::{GuestMemory, Lease};
 use super::ring::{Layout, Ring, RingError};
 use crate::buffer::Segments;
@@ -28,6 +30,8 @@ pub struct RingStart {
     pub features: Features,
     /// The memory table.
     pub memory: Arc<GuestMemory>,
+    /// Where requests in flight are written down, if the front end keeps such a place.
+    pub record: Option<Record>,
     /// May requests be taken yet?
     pub enabled: bool,
     /// Becomes readable when the driver has added requests.
@@ -36,6 +40,17 @@ pub struct RingStart {
     pub call: Option<Arc<File>>,
     /// Takes the news that the ring is broken.
     pub err: Option<Arc<File>>,
+}
+
+/// A head that was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// The head.
+    pub head: u16,
+    /// It was taken before, and may have been sent.
+    pub again: bool,
+    /// What became of walking its chain.
+    pub walked: Result<(), ChainError>,
 }
 
 /// One request in flight, or the room for one.
@@ -54,6 +69,9 @@ pub struct Queue {
     features: Features,
     slots: Vec<Slot>,
     in_flight: u16,
+    record: Option<Record>,
+    /// What a predecessor has left, or the lane has given back; the next one last.
+    again: Vec<u16>,
     enabled: bool,
     stopping: bool,
     broken: bool,
@@ -64,10 +82,19 @@ pub struct Queue {
 
 impl Queue {
     /// Opens the ring. In the middle of one the driver is notified: who served it before may have
-    /// ended between its last used entry and the notification.
-    pub fn open(start: RingStart) -> Result<Self, RingError> {
+    /// ended between its last used entry and the notification. What it has left unanswered comes
+    /// first, and the front end's idea of the next entry counts for nothing then: it knows only of
+    /// the answers.
+    pub fn open(mut start: RingStart) -> Result<Self, RingError> {
         let event_index = start.features.event_index();
-        let ring = Ring::open(start.layout, start.memory, event_index, start.base)?;
+        let mut ring = Ring::open(start.layout, start.memory, event_index, start.base)?;
+        let mut again = Vec::new();
+        if let Some(record) = &mut start.record {
+            let left = record.recover(ring.size(), ring.used(), start.base)?;
+            ring.resume_at(left.base);
+            again = left.heads;
+            again.reverse();
+        }
         let mut slots = Vec::new();
         slots.resize_with(usize::from(ring.size()), Slot::default);
         let queue = Queue {
@@ -76,6 +103,8 @@ impl Queue {
             features: start.features,
             slots,
             in_flight: 0,
+            record: start.record,
+            again,
             enabled: start.enabled,
             stopping: false,
             broken: false,
@@ -83,7 +112,7 @@ impl Queue {
             call: start.call,
             err: start.err,
         };
-        if start.base != 0 {
+        if queue.ring.base() != 0 {
             queue.notify();
         }
         Ok(queue)
@@ -157,18 +186,25 @@ impl Queue {
     }
 
     /// Takes the next head and walks its chain into `chain`.
-    pub fn take(&mut self, chain: &mut Chain) -> Option<(u16, Result<(), ChainError>)> {
+    pub fn take(&mut self, chain: &mut Chain) -> Option<Taken> {
         if !self.enabled || self.stopping || self.broken {
             return None;
         }
-        let head = match self.ring.pop() {
-            Ok(head) => head?,
-            Err(error) => return self.break_off(error),
+        let (head, again) = match self.again.pop() {
+            Some(head) => (head, true),
+            None => match self.ring.pop() {
+                Ok(head) => (head?, false),
+                Err(error) => return self.break_off(error),
+            },
         };
         if self.slots[usize::from(head)].memory.is_some() {
             return self.break_off(RingError::Duplicate(head));
         }
-        Some((head, chain.walk(&self.ring, self.features.indirect(), head)))
+        if let Some(record) = self.record.as_mut().filter(|_| !again) {
+            record.taken(head);
+        }
+        let walked = chain.walk(&self.ring, self.features.indirect(), head);
+        Some(Taken { head, again, walked })
     }
 
     /// The driver has broken the ring: nothing is taken from it any more, what is in flight is
@@ -213,17 +249,44 @@ impl Queue {
         slot.response.clear();
         slot.memory = None;
         self.in_flight -= 1;
-        self.ring.push(head, (written as u32).saturating_add(stored));
+        self.finish(head, (written as u32).saturating_add(stored));
     }
 
-    /// Marks a request used that never was in flight, with `len` bytes written.
+    /// True where a request may be given back: it is written down that it is in flight.
+    pub fn takes_back(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Lets go of a request in flight; it is taken again with the next ones.
+    pub fn give_back(&mut self, head: u16) {
+        let Some((slot, record)) = self.slots.get_mut(usize::from(head)).zip(self.record.as_ref())
+        else {
+            return;
+        };
+        debug_assert!(slot.memory.is_some(), "ring {}: {head} is not in flight", self.index.0);
+        if slot.memory.take().is_some() {
+            slot.response.clear();
+            self.in_flight -= 1;
+            self.again.push(head);
+            self.again.sort_unstable_by_key(|head| Reverse(record.order(*head)));
+        }
+    }
+
+    /// Marks a request used that is not held any more, or never was, with `len` bytes written.
     pub fn finish(&mut self, head: u16, len: u32) {
+        if let Some(record) = &mut self.record {
+            record.answered(head);
+        }
         self.ring.push(head, len);
     }
 
     /// Makes used entries visible and notifies the driver if it wants that.
     pub fn publish(&mut self) {
-        if self.ring.publish() {
+        let wanted = self.ring.publish();
+        if let Some(record) = &mut self.record {
+            record.published(self.ring.used());
+        }
+        if wanted {
             self.notify();
         }
     }
@@ -240,7 +303,7 @@ impl Queue {
             return false;
         }
         match self.ring.arm() {
-            Ok(more) => more,
+            Ok(more) => more || !self.again.is_empty(),
             Err(error) => self.break_off(error).unwrap_or(false),
         }
     }

@@ -15,6 +15,7 @@ use thiserror::Error;
 use virtio_bindings::bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
 
 use super::chain::Descriptor;
+use super::inflight::record::RecordError;
 use super::memory::{GuestMemory, Lease, Unmapped};
 use crate::limits::RING_SIZE_MAX;
 
@@ -60,6 +61,9 @@ pub enum RingError {
     /// A head that came again before it was used.
     #[error("head {0} was made available again while its request is in flight")]
     Duplicate(u16),
+    /// What a predecessor has left of the ring makes no sense.
+    #[error("the in-flight region: {0}")]
+    Record(#[from] RecordError),
 }
 
 impl Layout {
@@ -154,6 +158,16 @@ impl Ring {
     /// Entries.
     pub fn size(&self) -> u16 {
         self.layout.size
+    }
+
+    /// Goes on with another entry of the available ring than it was opened with.
+    pub fn resume_at(&mut self, base: u16) {
+        (self.next_available, self.available_seen) = (base, base);
+    }
+
+    /// The used index, as the driver sees it.
+    pub fn used(&self) -> u16 {
+        self.published
     }
 
     /// The memory that the ring and its requests are in.

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::chain::{Chain, ChainError};
 use super::events::Events;
 use super::memory::GuestMemory;
-use super::queue::Queue;
+use super::queue::{Queue, Taken};
 use crate::completion::{Outcome, Owed, Response};
 use crate::engine::{Guest, Request};
 use crate::ids::RingIndex;
@@ -162,9 +162,10 @@ impl Guest for Rings {
         let queue = self.request.as_mut()?;
         // A bound, since a driver can make malformed requests faster than they are refused.
         for _ in 0..queue.size() {
-            let (head, walked) = queue.take(&mut self.chain)?;
+            let Taken { head, again, walked } = queue.take(&mut self.chain)?;
             match walked.map_err(RequestError::from).and_then(|()| read(&self.chain, request)) {
                 Ok(()) => {
+                    request.again = again;
                     queue.hold(head, &self.chain, RESPONSE_LEN);
                     return Some(Owed::new(queue.index(), head));
                 }
@@ -185,12 +186,31 @@ impl Guest for Rings {
         }
     }
 
+    fn takes_back(&self) -> bool {
+        self.request.as_ref().is_some_and(Queue::takes_back)
+    }
+
+    fn give_back(&mut self, owed: Owed) {
+        let ring = owed.ring();
+        let head = owed.head();
+        owed.abandon();
+        if let Some(queue) = self.queue(ring) {
+            queue.give_back(head);
+        }
+    }
+
     fn next_control(&mut self) -> Option<(Owed, ControlRequest)> {
         self.asked_control = true;
         let queue = self.control.as_mut()?;
         for _ in 0..queue.size() {
-            let (head, walked) = queue.take(&mut self.chain)?;
+            let Taken { head, again, walked } = queue.take(&mut self.chain)?;
             match walked.map_err(RequestError::from).and_then(|()| read_control(&self.chain)) {
+                // What it was about may not have been taken again yet, and a part of it is done.
+                Ok(request) if again => {
+                    let (bytes, len) = request.response(ControlResponse::Failure);
+                    self.chain.writable.write_at(0, &bytes[..len]);
+                    queue.finish(head, len as u32);
+                }
                 Ok(request) => {
                     queue.hold(head, &self.chain, CONTROL_RESPONSE_MAX);
                     return Some((Owed::new(queue.index(), head), request));

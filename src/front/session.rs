@@ -6,7 +6,7 @@
 //! ```
 //!
 //! With PROTOCOL_FEATURES a ring that runs takes no requests until SET_VRING_ENABLE; without, it
-//! takes them at once. How rings stop is in
+//! takes them at once. How rings are enabled is in [`super::enable`], how they stop in
 //! [`super::stop`].
 
 use std::fs::File;
@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use super::FrontConfig;
 use super::features::{self, FeatureError, Features, PROTOCOL_FEATURES};
+use super::inflight::{self, RegionError, Shape};
 use super::memory::{GuestMemory, MemoryError, Region};
 use super::queue::RingStart;
 use super::ring::{Layout, RingError};
@@ -41,6 +42,9 @@ pub enum SessionError {
     /// A memory table that makes no sense.
     #[error("{0}")]
     Memory(#[from] MemoryError),
+    /// An in-flight region that makes no sense.
+    #[error("{0}")]
+    Inflight(#[from] RegionError),
     /// A ring that makes no sense.
     #[error("ring {}: {source}", ring.0)]
     Ring {
@@ -92,7 +96,7 @@ pub(super) struct RingSetUp {
     kick: Option<File>,
     call: Option<Arc<File>>,
     err: Option<Arc<File>>,
-    enabled: bool,
+    pub(super) enabled: bool,
     pub(super) running: bool,
 }
 
@@ -107,11 +111,13 @@ impl RingSetUp {
 /// One connection. Used by the protocol thread alone.
 #[derive(Debug)]
 pub struct Session<F> {
-    workers: Workers<F>,
+    pub(super) workers: Workers<F>,
     pub(super) stop_deadline: Duration,
     queue_num: u16,
     pub(super) features: Features,
     memory: Arc<GuestMemory>,
+    /// Where the rings that start from now on write down what is in flight.
+    pub(super) region: Option<inflight::Region>,
     pub(super) rings: Vec<RingSetUp>,
     pub(super) stop: Option<StopWindow>,
 }
@@ -128,6 +134,7 @@ impl<F: Lanes> Session<F> {
             queue_num: config.queue_num(),
             features: Features::default(),
             memory: Arc::default(),
+            region: None,
             rings,
             stop: None,
         }
@@ -195,6 +202,27 @@ impl<F: Lanes> Session<F> {
         drop(done);
         // Ends when all workers have dropped their ends.
         changed.iter().for_each(drop);
+    }
+
+    /// GET_INFLIGHT_FD: a new region, and its size. It is not used before it comes back.
+    pub fn make_region(&self, rings: u16, ring_size: u16) -> Result<(u64, File)> {
+        let shape = Shape::new(rings, ring_size)?;
+        Ok((shape.bytes() as u64, shape.make()?))
+    }
+
+    /// SET_INFLIGHT_FD: `bytes` of `file` from `offset` on are the region. Rings that run keep the
+    /// one that they were started with.
+    pub fn set_region(
+        &mut self,
+        rings: u16,
+        ring_size: u16,
+        file: File,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<()> {
+        let shape = Shape::new(rings, ring_size)?;
+        self.region = Some(inflight::Region::map(shape, file, offset, bytes)?);
+        Ok(())
     }
 
     pub(super) fn ring(&mut self, index: u32) -> Result<(RingIndex, &mut RingSetUp)> {
@@ -294,25 +322,16 @@ impl<F: Lanes> Session<F> {
         Ok((at, file.map(Arc::new)))
     }
 
-    /// SET_VRING_ENABLE. It may come before all else, and for rings that are never set up.
-    pub fn set_ring_enable(&mut self, index: u32, enabled: bool) -> Result<()> {
-        let (at, ring) = self.ring(index)?;
-        ring.enabled = enabled;
-        if ring.running {
-            self.tell(at, Command::Enable(at, enabled));
-            return Ok(());
-        }
-        if enabled { self.start(at) } else { Ok(()) }
-    }
-
     /// Starts a ring if everything that it needs is there.
-    fn start(&mut self, at: RingIndex) -> Result<()> {
+    pub(super) fn start(&mut self, at: RingIndex) -> Result<()> {
         let (memory, features) = (self.memory.clone(), self.features);
         let setup = &mut self.rings[usize::from(at.0)];
         let Some(addresses) = setup.addresses else { return Ok(()) };
         // The size may have been set after the addresses.
         let layout = Layout { size: setup.size, ..addresses };
         layout.check(&memory).map_err(|source| SessionError::Ring { ring: at, source })?;
+        let record = self.region.as_ref().map(|region| region.record(at, layout.size));
+        let record = record.transpose()?;
         let Some(kick) = setup.kick.take() else { return Ok(()) };
         let start = Box::new(RingStart {
             index: at,
@@ -320,7 +339,12 @@ impl<F: Lanes> Session<F> {
             base: setup.base,
             features,
             memory,
-            enabled: setup.enabled || !features.has(PROTOCOL_FEATURES),
+            record,
+            enabled: match at {
+                _ if !features.has(PROTOCOL_FEATURES) => true,
+                RingIndex::CONTROL => false,
+                _ => setup.enabled,
+            },
             kick,
             call: setup.call.clone(),
             err: setup.err.clone(),
@@ -330,7 +354,8 @@ impl<F: Lanes> Session<F> {
         self.stop = None;
         let worker = self.workers.get_or_start(at);
         let worker = worker.map_err(|source| SessionError::Lane { ring: at, source })?;
-        worker.send(Command::Start(start));
+        worker.line().send(Command::Start(start));
+        self.enable_control();
         Ok(())
     }
 
@@ -341,7 +366,7 @@ impl<F: Lanes> Session<F> {
 
     pub(super) fn tell(&self, at: RingIndex, command: Command) {
         if let Some(worker) = self.workers.get(at) {
-            worker.send(command);
+            worker.line().send(command);
         }
     }
 }

@@ -91,6 +91,7 @@ impl<F: Lanes> Session<F> {
         let deadline = self.shared_deadline(Instant::now());
         self.stop_all(deadline);
         self.features = Features::default();
+        self.region = None;
         for ring in &mut self.rings {
             ring.reset();
         }

@@ -14,9 +14,10 @@ use std::time::Instant;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::features::Features;
+use super::inflight::record::Record;
 use super::memory::{GuestMemory, Region};
 use super::queue::{Queue, RingStart};
-use super::ring::Layout;
+use super::ring::{Layout, RingError};
 use crate::completion::{Outcome, Owed, Response};
 use crate::engine::{Driven, Guest, Lanes, Request, Turn};
 use crate::ids::{LaneId, RingIndex};
@@ -150,18 +151,40 @@ impl TestRing {
 
     /// The ring, started.
     pub fn open(&self, index: RingIndex, features: u64) -> Queue {
-        Queue::open(RingStart {
+        Queue::open(self.setup(index, features, self.index, None)).unwrap()
+    }
+
+    /// The ring, started by a process of which the front end knows no more than what the last one
+    /// has answered.
+    pub fn reopen(
+        &self,
+        index: RingIndex,
+        features: u64,
+        record: Record,
+    ) -> Result<Queue, RingError> {
+        let used = self.memory.read16(self.used + 2);
+        Queue::open(self.setup(index, features, used, Some(record)))
+    }
+
+    fn setup(
+        &self,
+        index: RingIndex,
+        features: u64,
+        base: u16,
+        record: Option<Record>,
+    ) -> RingStart {
+        RingStart {
             index,
             layout: self.layout(),
-            base: self.index,
+            base,
             features: Features::accept(features).unwrap(),
             memory: self.memory.table(),
+            record,
             enabled: true,
             kick: event_file(&self.kick),
             call: Some(Arc::new(event_file(&self.call))),
             err: None,
-        })
-        .unwrap()
+        }
     }
 
     pub fn describe(&self, index: u16, address: u64, len: u32, flags: u16, next: u16) {

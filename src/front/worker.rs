@@ -22,6 +22,7 @@ use super::memory::GuestMemory;
 use super::poller::Poller;
 use super::queue::{Queue, RingStart};
 use super::rings::Rings;
+use super::workers::Line;
 use crate::engine::{Driven, Guest, Turn};
 use crate::ids::RingIndex;
 
@@ -32,6 +33,8 @@ pub enum Command {
     Start(Box<RingStart>),
     /// A ring's requests may be taken, or not.
     Enable(RingIndex, bool),
+    /// Nothing: what was sent before has been obeyed when this is dropped.
+    Passed(Arc<EnableLast>),
     /// A ring's kick descriptor is replaced.
     Kick(RingIndex, File),
     /// A ring's notification descriptor is replaced.
@@ -48,6 +51,21 @@ pub enum Command {
     Disconnect,
     /// As [`Command::Disconnect`], and the thread ends.
     Quit,
+}
+
+/// Enables a ring when all others are so far: when the last of them lets go of this.
+#[derive(Debug)]
+pub struct EnableLast {
+    /// To the worker of the ring.
+    pub line: Line,
+    /// The ring.
+    pub ring: RingIndex,
+}
+
+impl Drop for EnableLast {
+    fn drop(&mut self) {
+        self.line.send(Command::Enable(self.ring, true));
+    }
 }
 
 /// The numbers of what a worker waits for.
@@ -139,6 +157,7 @@ impl<L: Driven> Worker<L> {
                     queue.set_enabled(enabled);
                 }
             }
+            Command::Passed(last) => drop(last),
             Command::Kick(ring, kick) => self.replace_kick(ring, kick),
             Command::Call(ring, call) => {
                 if let Some(queue) = self.rings.queue(ring) {

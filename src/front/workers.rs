@@ -14,16 +14,14 @@ use crate::engine::Lanes;
 use crate::ids::{LaneId, RingIndex};
 use crate::limits::RINGS_MAX;
 
-/// A worker as the protocol thread sees it.
-#[derive(Debug)]
-pub struct Handle {
+/// The way to a worker.
+#[derive(Clone, Debug)]
+pub struct Line {
     commands: Sender<Command>,
-    wake: EventFd,
-    /// Nothing ever comes through it: it is closed when the thread ends.
-    ended: Receiver<()>,
+    wake: Arc<EventFd>,
 }
 
-impl Handle {
+impl Line {
     /// Has the worker obey `command` soon. Where the thread has ended, the command and the sender
     /// of its answer are dropped, which whoever waits for the answer notices.
     pub fn send(&self, command: Command) {
@@ -31,6 +29,21 @@ impl Handle {
             // Not blocking; a full counter wakes the thread just as well.
             let _ = self.wake.write(1);
         }
+    }
+}
+
+/// A worker as the protocol thread sees it.
+#[derive(Debug)]
+pub struct Handle {
+    line: Line,
+    /// Nothing ever comes through it: it is closed when the thread ends.
+    ended: Receiver<()>,
+}
+
+impl Handle {
+    /// The way to it.
+    pub fn line(&self) -> &Line {
+        &self.line
     }
 }
 
@@ -81,7 +94,7 @@ impl<F: Lanes> Workers<F> {
     /// `deadline`; those are left behind.
     pub fn quit(self, deadline: Instant) -> bool {
         let handles: Vec<Handle> = self.handles.into_iter().flatten().collect();
-        handles.iter().for_each(|handle| handle.send(Command::Quit));
+        handles.iter().for_each(|handle| handle.line.send(Command::Quit));
         handles.iter().fold(true, |all, handle| {
             let left = deadline.saturating_duration_since(Instant::now());
             let ended = handle.ended.recv_timeout(left);
@@ -111,5 +124,5 @@ fn spawn<F: Lanes>(lanes: &F, lane: LaneId) -> io::Result<Handle> {
         }
     })?;
     made.recv().map_err(|_| io::Error::other("the lane's thread ended at once"))??;
-    Ok(Handle { commands, wake, ended })
+    Ok(Handle { line: Line { commands, wake: Arc::new(wake) }, ended })
 }

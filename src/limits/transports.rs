@@ -21,6 +21,9 @@ pub const EMULATED_LBA_STATUS_MAX: usize = 256;
 /// Commands that one channel of the built-in array has under way in the kernel and the helper
 /// together; one more gets TASK SET FULL.
 pub const EMULATED_FLIGHTS_MAX: usize = 1024;
+/// How long the lock of an image is waited for that no living process holds: the kernel ends the
+/// I/O of one that was killed.
+pub const EMULATED_LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an exclusive command of the built-in array (COMPARE AND WRITE) waits for the plain
 /// writes under way before it answers BUSY.
 pub const EMULATED_EXCLUSIVE_WAIT: Duration = Duration::from_secs(1);

@@ -71,4 +71,4 @@ pub use nodes::Nodes;
 pub use path::Placement;
 pub use select::{Policy, Selector};
 pub use state::PathState;
-pub use table::{Entry, NoPath, Reserved, Table};
+pub use table::{Aftermath, Entry, NoPath, Reserved, Table};

@@ -59,6 +59,19 @@ pub struct Reserved {
     pub fences: u64,
 }
 
+/// What a process before this one may have left under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aftermath {
+    /// Nothing, or not any more.
+    #[default]
+    Over,
+    /// It ended in good order: at most the commands that it had taken and not answered.
+    Orderly,
+    /// It may have died at any moment: anything, also what was given up with its blocks on hold.
+    /// Nothing that changes something is sent.
+    Crash,
+}
+
 /// The snapshot.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -78,6 +91,8 @@ pub struct Table {
     pub heard: Vec<(LaneId, u64)>,
     /// The guest's reservations.
     pub reserved: Reserved,
+    /// What a process before this one may have left under way.
+    pub aftermath: Aftermath,
 }
 
 impl Table {
@@ -92,6 +107,7 @@ impl Table {
             holds: Vec::new(),
             heard: Vec::new(),
             reserved: Reserved::default(),
+            aftermath: Aftermath::Over,
         }
     }
 
@@ -113,6 +129,11 @@ impl Table {
     /// True when at least one path may carry a command.
     pub fn has_usable(&self) -> bool {
         self.entries.iter().any(Entry::is_usable)
+    }
+
+    /// Does the time count that a command may be tried for?
+    pub fn tries(&self) -> bool {
+        self.has_usable() && self.aftermath == Aftermath::Over
     }
 
     /// How many of `lane`'s reports are taken into account.

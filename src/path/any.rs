@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -117,6 +117,20 @@ impl AnyPath {
             Address::Null(address) => AnyPath::Null(NullPath::open(address)?),
             Address::Host(address) => AnyPath::Sg(SgPath::open(address, &options.sg)?),
         })
+    }
+}
+
+impl AnyPath {
+    /// How long what a process before this one sent over such a path may still be executed, once
+    /// that process has ended. What is on the network may for `quiesce`, like any lost write. The
+    /// image of an emulated path is locked until the kernel is done with all of its I/O.
+    pub fn aftermath(&self, quiesce: Duration) -> Duration {
+        match self {
+            AnyPath::Emulated(_) | AnyPath::Null(_) => Duration::ZERO,
+            #[cfg(feature = "iscsi")]
+            AnyPath::Iscsi(_) => quiesce,
+            AnyPath::Sg(path) => path.aftermath(quiesce),
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who may connect.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,27 @@ pub struct SocketFile {
     path: PathBuf,
     /// Device and inode of our file.
     identity: (u64, u64),
+    /// It took the place of a dead one, whose process was killed: all others remove theirs.
+    replaced: bool,
+    /// The file is another process's from now on.
+    given: Arc<AtomicBool>,
+}
+
+/// What it takes to give a socket to another process.
+#[derive(Clone, Debug)]
+pub struct Gift {
+    /// The socket.
+    pub socket: Arc<UnixListener>,
+    /// The file that leads to it.
+    pub path: PathBuf,
+    given: Arc<AtomicBool>,
+}
+
+impl Gift {
+    /// The other process has it: its file stays when we end.
+    pub fn given(&self) {
+        self.given.store(true, Ordering::Release);
+    }
 }
 
 impl SocketFile {
@@ -77,7 +100,7 @@ impl SocketFile {
                 )?)
             }
         };
-        remove_dead(path)?;
+        let replaced = remove_dead(path)?;
         // Ours alone until the group is set, and not listening before it is all as asked for.
         let socket = socket_sys::bind(path, 0o600).map_err(system("bind"))?;
         let finish = || -> io::Result<(u64, u64)> {
@@ -90,7 +113,8 @@ impl SocketFile {
         match finish() {
             Ok(identity) => {
                 let listener = UnixListener::from(socket);
-                Ok(SocketFile { listener, path: path.to_owned(), identity })
+                let (path, given) = (path.to_owned(), Arc::default());
+                Ok(SocketFile { listener, path, identity, replaced, given })
             }
             Err(cause) => {
                 // The first error is the one to tell.
@@ -100,9 +124,33 @@ impl SocketFile {
         }
     }
 
+    /// Takes over `listener`, which another process has given us, and the file at `path` with it.
+    pub fn adopt(path: &Path, listener: UnixListener) -> Result<SocketFile, SocketFileError> {
+        let system = |what| {
+            let path = path.to_owned();
+            move |cause| SocketFileError::System { path, what, cause }
+        };
+        listener.set_nonblocking(true).map_err(system("use the socket"))?;
+        let metadata = std::fs::symlink_metadata(path).map_err(system("look at the socket"))?;
+        let identity = (metadata.dev(), metadata.ino());
+        let (path, given) = (path.to_owned(), Arc::default());
+        Ok(SocketFile { listener, path, identity, replaced: false, given })
+    }
+
+    /// True when it took the place of a dead one: who listened there was killed.
+    pub fn has_replaced(&self) -> bool {
+        self.replaced
+    }
+
     /// The socket.
     pub fn listener(&self) -> &UnixListener {
         &self.listener
+    }
+
+    /// What it takes to give the socket away.
+    pub fn gift(&self) -> io::Result<Gift> {
+        let socket = Arc::new(self.listener.try_clone()?);
+        Ok(Gift { socket, path: self.path.clone(), given: self.given.clone() })
     }
 }
 
@@ -110,18 +158,18 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = std::fs::symlink_metadata(&self.path)
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
-        if ours {
+        if ours && !self.given.load(Ordering::Acquire) {
             // Nothing can be done about it at the end of a process.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Removes a socket file that nobody listens on.
-fn remove_dead(path: &Path) -> Result<(), SocketFileError> {
+/// Removes a socket file that nobody listens on; true when there was one.
+fn remove_dead(path: &Path) -> Result<bool, SocketFileError> {
     let system = |what, cause| SocketFileError::System { path: path.to_owned(), what, cause };
     match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(system("look at the socket", error)),
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(SocketFileError::NotSocket(path.to_owned()));
@@ -131,7 +179,8 @@ fn remove_dead(path: &Path) -> Result<(), SocketFileError> {
     match socket_sys::is_listened_on(path) {
         Ok(true) => Err(SocketFileError::InUse(path.to_owned())),
         Ok(false) => {
-            std::fs::remove_file(path).map_err(|error| system("remove the dead socket", error))
+            let removed = std::fs::remove_file(path);
+            removed.map_err(|error| system("remove the dead socket", error)).map(|()| true)
         }
         Err(error) => Err(system("see whether anybody listens on the socket", error)),
     }
@@ -169,6 +218,8 @@ mod tests {
         drop(file);
         assert!(path.exists());
         drop(other);
+        assert!(SocketFile::bind(&path, Access::default()).unwrap().has_replaced());
+        assert!(!SocketFile::bind(&path, Access::default()).unwrap().has_replaced());
     }
 
     #[test]

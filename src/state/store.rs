@@ -8,6 +8,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::document::{self, DocumentError, Owner};
 use super::file;
@@ -109,7 +110,7 @@ fn take_lock(file: &Path) -> Result<File, StateError> {
     let mut options = OpenOptions::new();
     let open = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&name);
     let open = open.map_err(host(&name, "open it"))?;
-    match lock(&open) {
+    match lock(&open, Duration::ZERO) {
         Ok(()) => {}
         Err(LockError::Held(holder)) => {
             return Err(StateError::InUse { file: file.to_owned(), holder });

@@ -1,7 +1,7 @@
 //! The built program on iSCSI paths to two arrays that the world uses, over a wire of our own.
 //!
 //! ```text
-//!   tests:   access  faults  late_write  login  announced  neighbours  cost  array_tests  proxy_tests
+//!   tests:   access  faults  killed  late_write  login  announced  neighbours  cost  array_tests  proxy_tests
 //!               |         |         |        |          |        |        |            |
 //!   scene  (a backend on two paths; verified I/O)                |        |            |
 //!   array  (either target, a proxy before each portal) ----------+--------+            |
@@ -23,6 +23,7 @@ mod array_tests;
 mod cost;
 mod faults;
 mod herald;
+mod killed;
 mod late_write;
 mod lio;
 mod login;

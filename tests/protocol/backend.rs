@@ -106,6 +106,7 @@ impl Setup {
 /// A running backend.
 pub struct Backend {
     child: Child,
+    setup: Setup,
     dir: TempDir,
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
@@ -123,55 +124,32 @@ pub fn directory() -> TempDir {
 impl Backend {
     fn start(setup: &Setup, inherited: Option<Inherited>) -> Self {
         let dir = directory();
-        let program = env!("CARGO_BIN_EXE_vhost-user-scsi-mpath");
-        let mut command = match inherited {
-            // The variable names the process, which a shell knows and keeps.
-            Some(Inherited::First(_)) => Command::new("/bin/sh"),
-            _ => Command::new(program),
-        };
-        match inherited {
-            Some(Inherited::First(_)) => {
-                command.args(["-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"", program])
-            }
-            Some(Inherited::Same(fd)) => command.args(["--fd", &fd.to_string()]),
-            None => command.arg("--socket-path").arg(dir.path().join("guest.sock")),
-        };
-        command.arg("--control").arg(dir.path().join("control.sock"));
-        let mut paths = String::new();
-        for port in 1..=setup.ports {
-            let address = address(dir.path(), port);
-            match setup.listed {
-                true => paths.push_str(&path(&format!("p{port}"), &address)),
-                false => _ = command.args(["--path", &address]),
-            }
-        }
-        let settings = [&setup.backend, &setup.lun, &setup.metrics, &paths];
-        if settings.iter().any(|text| !text.is_empty()) {
-            let file = dir.path().join("config.toml");
-            let text = format!(
-                "[backend]\n{}\n[lun]\n{}\n{}{paths}",
-                setup.backend, setup.lun, setup.metrics
-            );
-            std::fs::write(&file, text).expect("the configuration can be written");
-            command.arg("--config").arg(file);
-        }
-        command.args(&setup.arguments).env_remove("RUST_LOG").env("RUST_BACKTRACE", "1");
-        command.envs(setup.variables.iter().cloned());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = sys::spawn(&mut command, inherited).expect("the program can be started");
-        let stderr = child.stderr.take().expect("stderr is a pipe");
         let log = Arc::new(Mutex::new(Vec::new()));
-        let lines = log.clone();
-        let reader = std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                lines.lock().expect("the log has no other writer").push(line);
-            }
-        });
+        let (child, reader) = spawn(setup, inherited, dir.path(), &log);
         let watchdog = Some(watch(child.id()));
-        let reader = Some(reader);
-        let mut backend = Backend { child, dir, log, reader, watchdog, ended: None };
+        let (setup, reader) = (setup.clone(), Some(reader));
+        let mut backend = Backend { child, setup, dir, log, reader, watchdog, ended: None };
         backend.wait_until_it_serves();
         backend
+    }
+
+    /// Kills the process in the middle of whatever it does, and waits until nothing is left of it.
+    pub fn kill(&mut self) {
+        self.stop_watchdog();
+        self.child.kill().expect("it has not been waited for");
+        self.child.wait().expect("it is our child");
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the log's reader does not fail");
+        }
+    }
+
+    /// Starts another in the place of one that was killed, or that has ended.
+    pub fn start_again(&mut self) {
+        self.ended = None;
+        let (child, reader) = spawn(&self.setup, None, self.dir.path(), &self.log);
+        (self.watchdog, self.reader) = (Some(watch(child.id())), Some(reader));
+        self.child = child;
+        self.wait_until_it_serves();
     }
 
     /// The control socket is served last: once it greets, front ends are listened for too. That
@@ -225,6 +203,26 @@ impl Backend {
     /// The log so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().expect("the log's reader does not fail").clone()
+    }
+
+    /// Starts another that takes its place. Returns when the first has ended and the other serves.
+    pub fn hand_over(&mut self) {
+        let control = self.control_socket().display().to_string();
+        let setup = self.setup.clone().option("--takeover", &control);
+        let (child, reader) = spawn(&setup, None, self.dir.path(), &self.log);
+        let status = self.wait_end(WATCHDOG).expect("the first one ends");
+        assert_eq!(status.code(), Some(0), "the end of the first one");
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the log's reader does not fail");
+        }
+        (self.watchdog, self.reader) = (Some(watch(child.id())), Some(reader));
+        (self.child, self.ended) = (child, None);
+        self.wait_until_it_serves();
+    }
+
+    /// The number of the process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// The processor time that all its threads have taken.
@@ -305,6 +303,62 @@ impl Drop for Backend {
             Ok(()) => {}
         }
     }
+}
+
+/// Starts the program in `dir`; what it logs is added to `log`.
+fn spawn(
+    setup: &Setup,
+    inherited: Option<Inherited>,
+    dir: &Path,
+    log: &Arc<Mutex<Vec<String>>>,
+) -> (Child, JoinHandle<()>) {
+    let mut command = command(setup, inherited, dir);
+    let mut child = sys::spawn(&mut command, inherited).expect("the program can be started");
+    let stderr = child.stderr.take().expect("stderr is a pipe");
+    let lines = log.clone();
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            lines.lock().expect("the log has no other writer").push(line);
+        }
+    });
+    (child, reader)
+}
+
+fn command(setup: &Setup, inherited: Option<Inherited>, dir: &Path) -> Command {
+    let program = env!("CARGO_BIN_EXE_vhost-user-scsi-mpath");
+    let mut command = match inherited {
+        // The variable names the process, which a shell knows and keeps.
+        Some(Inherited::First(_)) => Command::new("/bin/sh"),
+        _ => Command::new(program),
+    };
+    match inherited {
+        Some(Inherited::First(_)) => {
+            command.args(["-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"", program])
+        }
+        Some(Inherited::Same(fd)) => command.args(["--fd", &fd.to_string()]),
+        None => command.arg("--socket-path").arg(dir.join("guest.sock")),
+    };
+    command.arg("--control").arg(dir.join("control.sock"));
+    let mut paths = String::new();
+    for port in 1..=setup.ports {
+        let address = address(dir, port);
+        match setup.listed {
+            true => paths.push_str(&path(&format!("p{port}"), &address)),
+            false => _ = command.args(["--path", &address]),
+        }
+    }
+    let settings = [&setup.backend, &setup.lun, &setup.metrics, &paths];
+    if settings.iter().any(|text| !text.is_empty()) {
+        let file = dir.join("config.toml");
+        let text =
+            format!("[backend]\n{}\n[lun]\n{}\n{}{paths}", setup.backend, setup.lun, setup.metrics);
+        std::fs::write(&file, text).expect("the configuration can be written");
+        command.arg("--config").arg(file);
+    }
+    command.args(&setup.arguments).env_remove("RUST_LOG").env("RUST_BACKTRACE", "1");
+    command.envs(setup.variables.iter().cloned());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
 }
 
 /// Kills the process `pid` when it is still there after [`WATCHDOG`].

@@ -1,5 +1,6 @@
 //! The front end: connects, negotiates, and runs the rings, in the order in which QEMU does it.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -7,9 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vhost::VhostBackend;
-use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
+use vhost::vhost_user::message::{
+    VhostUserHeaderFlag, VhostUserInflight, VhostUserProtocolFeatures,
+};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VringConfigData};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::control::{ControlQueue, EventQueue};
@@ -64,7 +67,8 @@ impl Default for Config {
             protocol: VhostUserProtocolFeatures::MQ
                 | VhostUserProtocolFeatures::REPLY_ACK
                 | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
-                | VhostUserProtocolFeatures::RESET_DEVICE,
+                | VhostUserProtocolFeatures::RESET_DEVICE
+                | VhostUserProtocolFeatures::INFLIGHT_SHMFD,
             queues: 1,
             ring_size: 128,
             layout: LAYOUT,
@@ -78,6 +82,12 @@ impl Config {
     /// The default with another number of request queues.
     pub fn queues(queues: usize) -> Self {
         Config { queues, ..Config::default() }
+    }
+
+    /// The same without an in-flight region: what is not answered is lost.
+    pub fn forgetful(queues: usize) -> Self {
+        let config = Config::queues(queues);
+        Config { protocol: config.protocol - VhostUserProtocolFeatures::INFLIGHT_SHMFD, ..config }
     }
 }
 
@@ -127,11 +137,37 @@ impl Session {
     }
 }
 
+/// Where a ring is, for whoever starts it: the ring itself may be with another thread.
+pub struct RingPlace {
+    index: usize,
+    addresses: VringConfigData,
+    available: u64,
+    used: u64,
+    kick: EventFd,
+    call: EventFd,
+}
+
+impl RingPlace {
+    fn of(index: usize, ring: &Ring) -> Self {
+        let clone = |event: &EventFd| event.try_clone().expect("a descriptor can be cloned");
+        RingPlace {
+            index,
+            addresses: ring.addresses(),
+            available: ring.available,
+            used: ring.used,
+            kick: clone(&ring.kick),
+            call: clone(&ring.call),
+        }
+    }
+}
+
 /// A running device: the connection, the memory and the rings.
 pub struct Device {
     pub session: Session,
     pub config: Config,
     pub memory: Arc<GuestMemory>,
+    /// The in-flight region, where the device has one.
+    pub region: Option<(VhostUserInflight, File)>,
     pub control: Option<ControlQueue>,
     pub events: Option<EventQueue>,
     pub queues: Vec<Queue>,
@@ -150,22 +186,59 @@ impl Device {
         session.claim(config.protocol)?;
         let memory = GuestMemory::new(config.layout);
         let (control, events, queues) = (None, None, Vec::new());
-        let config = config.clone();
-        let mut device = Device { session, config, memory, control, events, queues };
-        let add = device.config.add_regions
-            && device.config.protocol.contains(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
-            && device.session.protocol.contains(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
+        let (config, region) = (config.clone(), None);
+        let mut device = Device { session, config, memory, region, control, events, queues };
         device.negotiate()?;
-        let table = device.memory.table();
-        if add {
-            for region in &table {
-                device.session.frontend.add_mem_region(region)?;
-            }
-        } else {
-            device.session.frontend.set_mem_table(&table)?;
-        }
+        device.bring_memory()?;
         device.start_rings()?;
         Ok(device)
+    }
+
+    fn has(&self, feature: VhostUserProtocolFeatures) -> bool {
+        self.config.protocol.contains(feature) && self.session.protocol.contains(feature)
+    }
+
+    fn bring_memory(&mut self) -> vhost::Result<()> {
+        let add =
+            self.config.add_regions && self.has(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
+        let table = self.memory.table();
+        if !add {
+            return self.session.frontend.set_mem_table(&table).map(drop);
+        }
+        for region in &table {
+            self.session.frontend.add_mem_region(region)?;
+        }
+        Ok(())
+    }
+
+    /// Connects again, as QEMU does when the device has died under it: `rings` are where they were,
+    /// and of each the front end knows no more than what was answered.
+    pub fn reconnect(&mut self, socket: &Path, rings: &[RingPlace]) -> vhost::Result<()> {
+        // A device that lives serves one connection after the other.
+        let _ = self.session.stream.shutdown(std::net::Shutdown::Both);
+        let stream = connect(socket).unwrap_or_else(|error| panic!("{socket:?}: {error}"));
+        self.session = Session::open(stream)?;
+        self.session.claim(self.config.protocol)?;
+        self.bring_memory()?;
+        self.run_again(rings)
+    }
+
+    /// Starts rings again that were stopped, where they were.
+    pub fn resume(&mut self) -> vhost::Result<()> {
+        self.run_again(&self.places())
+    }
+
+    /// The same of rings that are with other threads.
+    pub fn run_again(&mut self, rings: &[RingPlace]) -> vhost::Result<()> {
+        self.negotiate()?;
+        self.bring_region()?;
+        self.run_rings(rings)
+    }
+
+    /// SET_INFLIGHT_FD.
+    pub fn bring_region(&mut self) -> vhost::Result<()> {
+        let Some((shape, file)) = &self.region else { return Ok(()) };
+        self.session.frontend.set_inflight_fd(shape, file.as_raw_fd())
     }
 
     /// SET_FEATURES, twice as QEMU does it.
@@ -175,7 +248,7 @@ impl Device {
         self.session.frontend.set_features(accepted)
     }
 
-    /// Makes new rings and starts them.
+    /// Makes new rings and starts them; what was in flight on the old ones is forgotten.
     pub fn start_rings(&mut self) -> vhost::Result<()> {
         let ring = || {
             let event_idx = self.config.features & feature::EVENT_IDX != 0;
@@ -186,14 +259,29 @@ impl Device {
         let events = self.config.control.then(|| EventQueue::new(ring()));
         let queues: Vec<Queue> = (0..self.config.queues).map(|_| Queue::new(ring())).collect();
         (self.control, self.events, self.queues) = (control, events, queues);
-        let rings = self.rings();
+        if self.has(VhostUserProtocolFeatures::INFLIGHT_SHMFD) {
+            let count = (FIRST_REQUEST + self.config.queues) as u16;
+            let wanted = VhostUserInflight::new(0, 0, count, self.config.ring_size);
+            self.region = Some(self.session.frontend.get_inflight_fd(&wanted)?);
+            self.bring_region()?;
+        }
+        self.run_rings(&self.places())
+    }
+
+    /// Where the rings that are set up are.
+    pub fn places(&self) -> Vec<RingPlace> {
+        self.rings().into_iter().map(|(index, ring)| RingPlace::of(index, ring)).collect()
+    }
+
+    fn run_rings(&mut self, rings: &[RingPlace]) -> vhost::Result<()> {
         let frontend = &self.session.frontend;
-        for (index, ring) in &rings {
-            frontend.set_vring_num(*index, ring.size)?;
-            frontend.set_vring_base(*index, 0)?;
-            frontend.set_vring_addr(*index, &ring.addresses())?;
-            frontend.set_vring_kick(*index, &ring.kick)?;
-            frontend.set_vring_call(*index, &ring.call)?;
+        for ring in rings {
+            let used = self.memory.load(ring.used + 2);
+            frontend.set_vring_num(ring.index, ring.addresses.queue_size)?;
+            frontend.set_vring_base(ring.index, used)?;
+            frontend.set_vring_addr(ring.index, &ring.addresses)?;
+            frontend.set_vring_kick(ring.index, &ring.kick)?;
+            frontend.set_vring_call(ring.index, &ring.call)?;
         }
         // QEMU enables every ring, also those that the driver has not set up.
         let mut frontend = self.session.frontend.clone();
@@ -202,10 +290,10 @@ impl Device {
         }
         // A barrier, so that without REPLY_ACK too every message has been acted on.
         self.session.frontend.get_features()?;
-        for (_, ring) in self.rings() {
-            // Event buffers, made available before the ring had a device.
-            if ring.position() != 0 {
-                ring.kick_always();
+        for ring in rings {
+            // Made available before the ring had a device: event buffers, and what came meanwhile.
+            if self.memory.load(ring.available + 2) != 0 {
+                ring.kick.write(1).expect("the kick descriptor takes a count");
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   tests:  handshake  lun  hedges  task_management  failover  stop  hostile_chains  hostile_messages
+//!           inflight   |     |           |            |     reconnect       |               |
 //!               |       |     |           |            |        |          |               |
 //!   load      (verified I/O under way)                 +        +          |               |
 //!   initiator (SCSI commands by name)                                      |               |
@@ -29,6 +30,7 @@ mod hedges;
 mod hostile_chains;
 mod hostile_messages;
 mod idle;
+mod inflight;
 mod initiator;
 mod load;
 mod lun;
@@ -37,12 +39,14 @@ mod metrics;
 mod persistent;
 mod qmp;
 mod queue;
+mod reconnect;
 mod report;
 mod reservation;
 mod ring;
 mod service;
 mod stop;
 mod sys;
+mod takeover;
 mod task_management;
 mod terminal;
 mod wire;

@@ -49,6 +49,21 @@ class Backend:
         self.control.close()
         return self._process.stop()
 
+    def crash(self):
+        """Ends the process without a warning, and starts another."""
+        self._process.kill()
+        self.control.close()
+        self.start()
+
+    def hand_over(self):
+        """Has another process take the place of this one."""
+        first, self._process = self._process, Process([*self.command, "--takeover", self.control_socket], self.log)
+        code = first.wait(20)
+        if code:
+            raise AssertionError(f"the first one ended with {code}")
+        self.control.close()
+        self.control = Qmp(self.control_socket, alive=self._process.check)
+
     def close(self):
         """Ends the process for good."""
         if self.control:

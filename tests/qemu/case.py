@@ -9,6 +9,7 @@ from pathlib import Path
 from backend import Backend, emulated_ports
 from process import tail
 from vm import GUEST, Vm, vhost_user_disk
+from workload import Workload
 
 OUT = Path(__file__).resolve().parent / "out" # git ignores it
 DISK_SIZE = 256 << 20
@@ -83,6 +84,15 @@ class LabCase(unittest.TestCase):
             self.lab.show_logs()
             self.tearDownClass()
         return result
+
+    def start_workload(self, seconds):
+        """A workload that runs: it has done its first few hundred requests."""
+        workload = Workload(self.guest, seconds)
+        # The disk counts from the guest's start: the first number is where this workload begins.
+        self.wait_until(lambda: workload.completed, "the disk's counters have been read")
+        before = workload.completed
+        self.wait_until(lambda: workload.completed > before + 500, "fio is at work")
+        return workload
 
     def wait_until(self, condition, what, timeout=30):
         deadline = time.monotonic() + timeout

@@ -7,7 +7,7 @@ import test_boot
 from case import DISK_SIZE, LabCase
 from iscsi import IscsiLab
 from vm import IMAGES
-from workload import DISK, Workload
+from workload import DISK
 
 needs_tgtd = unittest.skipUnless(shutil.which("tgtd", path="/usr/sbin:/usr/bin"), "no tgtd: tests/install installs it")
 
@@ -30,11 +30,7 @@ class IscsiGuest(LabCase):
         name = next(path["name"] for path in self.backend.control.execute("query-paths")
                     if f":{wire.port}/" in path["address"])
         self.backend.wait_path_state(name, "up")
-        workload = Workload(self.guest, seconds=15)
-        # The disk counts from the guest's start: the first number is where this workload begins.
-        self.wait_until(lambda: workload.completed, "the disk's counters have been read")
-        before = workload.completed
-        self.wait_until(lambda: workload.completed > before + 500, "fio is at work")
+        workload = self.start_workload(seconds=15)
         wire.cut()
         self.backend.wait_path_state(name, "failed")
         before = workload.completed

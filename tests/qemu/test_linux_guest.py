@@ -36,6 +36,24 @@ class LinuxGuest(LabCase):
         self.assertGreater(result.longest_stall, 59)
         self.wait_paths_up()
 
+    def test_guest_paused_while_every_path_is_lost_under_load(self):
+        workload = self.start_workload(seconds=10)
+        paths = self.backend.path_names()
+        for path in paths:
+            self.backend.cut(path)
+        for path in paths:
+            self.backend.wait_path_state(path, "failed")
+        for _ in range(3):
+            begin = time.monotonic()
+            self.vm.qmp.execute("stop")
+            self.assertLess(time.monotonic() - begin, 2, "the monitor waited for commands that have no path")
+            self.vm.qmp.execute("cont")
+        self.assertFalse(workload.ended, "fio ended without a path")
+        for path in paths:
+            self.backend.mend(path)
+        workload.finish()
+        self.wait_paths_up()
+
     @long
     def test_paths_lost_in_turn_for_minutes_under_load(self):
         workload = self.start_workload(seconds=180)
@@ -82,14 +100,8 @@ class LinuxGuest(LabCase):
         workload.finish()
 
     def start_workload(self, seconds):
-        """A workload that runs: it has done its first few hundred requests."""
         self.wait_paths_up()
-        workload = Workload(self.guest, seconds)
-        # The disk counts from the guest's start: the first number is where this workload begins.
-        self.wait_until(lambda: workload.completed, "the disk's counters have been read")
-        before = workload.completed
-        self.wait_until(lambda: workload.completed > before + 500, "fio is at work")
-        return workload
+        return super().start_workload(seconds)
 
     def wait_paths_up(self):
         for path in self.backend.path_names():

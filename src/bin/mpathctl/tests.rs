@@ -346,7 +346,7 @@ fn backend(directory: &Path, name: &str) -> Backend {
     let file = SocketFile::bind(&directory.join(name), Access::default()).unwrap();
     let (events, mailbox) = mail().unwrap();
     let orders = FakeManager::default();
-    let server = Server::start(file, mailbox, Box::new(orders.clone())).unwrap();
+    let server = Server::start(file, mailbox, Box::new(orders.clone()), None).unwrap();
     Backend { orders, events, server }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::commands::{Doom, State};
 use super::{Lane, Mode, exhausted, overdue};
-use crate::completion::{Outcome, Response};
+use crate::completion::{Outcome, Owed, Response};
 use crate::engine::guest::{Guest, Request};
 use crate::engine::messages::ToManager;
 use crate::ids::{AttemptId, PathId, Slot};
@@ -65,7 +65,11 @@ impl<T: Transport> Lane<T> {
         let after = After { path, session, fate, executed: verdict.executed, now };
         if self.mode == Mode::Disconnected {
             self.outlive(slot, &after);
-            return self.abandon(slot);
+            return self.abandon(slot, Owed::abandon);
+        }
+        if self.mode == Mode::Leaving && ruling.next != Next::Deliver {
+            self.outlive(slot, &after);
+            return self.abandon(slot, |owed| guest.give_back(owed));
         }
         if ruling.next != Next::Deliver && self.promote(slot, path) {
             return;
@@ -235,34 +239,36 @@ impl<T: Transport> Lane<T> {
         }
     }
 
-    /// Gives a command up without an answer: the connection is gone.
-    fn abandon(&mut self, slot: Slot) {
+    /// Gives a command up without an answer: the connection is gone, or keeps it.
+    pub(super) fn abandon(&mut self, slot: Slot, get_rid: impl FnOnce(Owed)) {
         if self.hedges.is_some() {
             self.part_with_seconds(slot);
         }
         self.settle_hold(slot);
         self.tasks.ended(self.commands[slot].serial);
         if let Some(owed) = self.commands.release(slot) {
-            owed.abandon();
+            get_rid(owed);
         }
     }
 
     /// Gives up everything that is not on a path, and asks for the end of what is.
-    pub(super) fn abandon_all(&mut self) {
+    pub(super) fn abandon_all(&mut self, get_rid: &mut dyn FnMut(Owed)) {
         for slot in self.commands.slots() {
             match self.commands[slot].state {
                 State::Free => {}
                 State::Flying { .. } => match self.leave(slot) {
-                    true => self.abandon(slot),
+                    true => self.abandon(slot, &mut *get_rid),
                     false => self.recall(slot),
                 },
-                _ => self.abandon(slot),
+                _ => self.abandon(slot, &mut *get_rid),
             }
         }
         self.waiting.clear();
         self.rests.clear();
         self.holds.clear_held();
-        self.tasks.abandon();
+        if self.mode == Mode::Disconnected {
+            self.tasks.abandon();
+        }
     }
 
     /// Asks for the end of a command's attempt, once.

@@ -4,16 +4,17 @@
 use std::time::Instant;
 
 use super::Lane;
-use super::commands::State;
+use super::commands::{Command, Doom, State};
 use super::hedge::memory::Lent;
 use crate::completion::{Outcome, Owed, Response};
 use crate::engine::guest::{Guest, Request};
 use crate::engine::messages::ToManager;
 use crate::ids::{AttemptId, PathId, Slot};
 use crate::limits::{RING_SIZE_MAX, ROUND_BACKOFF};
-use crate::lun::{Decision, Question, Route, Unit, decide};
-use crate::multipath::{Entry, Event, NoPath, Selector};
+use crate::lun::{Decision, Question, Repeat, Route, Unit, decide};
+use crate::multipath::{Aftermath, Entry, Event, NoPath, Selector};
 use crate::path::{Task, Transport};
+use crate::scsi::{Asc, SenseKey};
 use crate::virtio_scsi::Address;
 
 impl<T: Transport> Lane<T> {
@@ -23,6 +24,11 @@ impl<T: Transport> Lane<T> {
             Some(Decision::Done(outcome)) => guest.complete(owed, &outcome),
             Some(Decision::Forward(row) | Decision::NeedsFace(row)) => {
                 let slot = self.commands.claim(owed, &mut self.spare, row);
+                let command = &mut self.commands[slot];
+                if command.request.again && row.repeat == Repeat::Never {
+                    let outcome = lost(command.request.room());
+                    command.doom = Some(Doom { outcome, patient: true });
+                }
                 self.commands[slot].began = self.clock.trying(now);
                 self.drive(guest, slot, now);
             }
@@ -49,6 +55,9 @@ impl<T: Transport> Lane<T> {
     /// Does the next thing for a command that is not on a path: send, hold, or fail.
     pub(super) fn drive<G: Guest>(&mut self, guest: &mut G, slot: Slot, now: Instant) {
         let command = &self.commands[slot];
+        if self.waits_for_the_dead(command) {
+            return self.wait(slot);
+        }
         if let Some(doom) = &command.doom {
             let outcome = doom.outcome.clone();
             return self.complete(guest, slot, &outcome);
@@ -58,6 +67,10 @@ impl<T: Transport> Lane<T> {
         }
         if matches!(command.row.route, Route::Answer(_)) {
             return self.answer_late(guest, slot);
+        }
+        let crash = self.snapshot.table.aftermath == Aftermath::Crash;
+        if crash && command.row.repeat != Repeat::Freely {
+            return self.wait(slot);
         }
         if command.row.route == Route::Reserve {
             return self.ask_reservations(guest, slot, now);
@@ -74,6 +87,16 @@ impl<T: Transport> Lane<T> {
             Some(path) => self.submit(slot, path, now),
             None => self.without_path(guest, slot, now),
         }
+    }
+
+    /// A process before this one may have sent it, and that attempt may still be executed: until it
+    /// cannot, no answer is given that would have the guest believe that it is over.
+    pub(super) fn waits_for_the_dead(&self, command: &Command) -> bool {
+        let patient = command.doom.as_ref().is_none_or(|doom| doom.patient);
+        self.snapshot.table.aftermath != Aftermath::Over
+            && command.request.again
+            && command.row.repeat != Repeat::Freely
+            && patient
     }
 
     /// The path for a command, none that it has tried in this round and none that just failed.
@@ -179,6 +202,12 @@ impl<T: Transport> Lane<T> {
             _ => self.wait(slot),
         }
     }
+}
+
+/// The answer to a command that a process may have sent before it died, and that must not be
+/// executed twice: whoever sent it decides.
+fn lost(room: u32) -> Outcome {
+    Outcome::check(SenseKey::AbortedCommand, Asc::I_T_NEXUS_LOSS, room)
 }
 
 /// The question to the virtual LUN; `None` for a request without a header, which the guest's side

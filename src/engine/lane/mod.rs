@@ -55,7 +55,7 @@ use super::driven::{Driven, Turn};
 use super::guest::{Guest, Request};
 use super::mailbox::{Mail, Post};
 use super::messages::{Attention, Deadlines, Snapshot, ToLane, ToManager};
-use crate::completion::{Outcome, Response};
+use crate::completion::{Outcome, Owed, Response};
 use crate::ids::{LaneId, Slot};
 use crate::limits::{RING_SIZE_MAX, TURN_EXCHANGES_MAX, TURN_REQUESTS_MAX};
 use crate::multipath::{Event, Nodes, Policy, Selector};
@@ -129,8 +129,10 @@ pub struct Lane<T: Transport> {
 enum Mode {
     /// Takes and answers.
     Serving,
-    /// Takes none; answers all by this time.
+    /// Takes none; answers all by this time, or gives them back where that can be.
     Draining(Instant),
+    /// That time has passed: what is still on a path is given back when it comes back.
+    Leaving,
     /// Takes none, answers none: nobody is left to hear it.
     Disconnected,
 }
@@ -143,7 +145,7 @@ impl<T: Transport> Lane<T> {
         let fences = parts.snapshot.table.reserved.fences;
         Lane {
             id: parts.id,
-            clock: Clock::new(parts.snapshot.table.has_usable(), parts.now),
+            clock: Clock::new(parts.snapshot.table.tries(), parts.now),
             hedges: parts
                 .deadlines
                 .hedging
@@ -214,7 +216,7 @@ impl<T: Transport> Lane<T> {
         }
         self.snapshot = snapshot;
         let table = &self.snapshot.table;
-        self.clock.paths_exist(table.has_usable(), now);
+        self.clock.paths_exist(table.tries(), now);
         self.paths.adopt(&self.snapshot);
         self.paths.forget_heard(table.heard(self.id));
         self.holds.adopt(table);
@@ -349,13 +351,15 @@ impl<T: Transport> Driven for Lane<T> {
                 Mode::Draining(earlier.min(deadline))
             }
             Mode::Draining(_) => Mode::Draining(deadline),
+            Mode::Leaving if self.commands.is_empty() => Mode::Draining(deadline),
+            Mode::Leaving => Mode::Leaving,
             Mode::Disconnected => Mode::Disconnected,
         };
     }
 
     fn disconnect(&mut self) {
         self.mode = Mode::Disconnected;
-        self.abandon_all();
+        self.abandon_all(&mut Owed::abandon);
     }
 
     fn is_idle(&self) -> bool {

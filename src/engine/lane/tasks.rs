@@ -139,6 +139,10 @@ impl<T: Transport> Lane<T> {
         if self.leave(slot) {
             return self.complete(guest, slot, &outcome);
         }
+        if patient && self.waits_for_the_dead(&self.commands[slot]) {
+            self.commands[slot].doom = Some(Doom { outcome, patient });
+            return;
+        }
         let command = &mut self.commands[slot];
         match command.state {
             State::Free => {}

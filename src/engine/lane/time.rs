@@ -11,6 +11,7 @@ use crate::engine::driven::Driven;
 use crate::engine::guest::Guest;
 use crate::ids::Slot;
 use crate::limits::{CHANNEL_BACKOFF, DEADLINE_SCAN};
+use crate::lun::Repeat;
 use crate::path::Transport;
 
 /// A clock that runs only while a path exists: what `command_deadline` is measured with. A command
@@ -107,11 +108,8 @@ impl<T: Transport> Lane<T> {
                 self.drive(guest, slot, now);
             }
         }
-        if let Mode::Draining(deadline) = self.mode
-            && deadline <= now
-        {
-            self.fail_all(guest);
-            self.fail_tasks(guest);
+        if let Mode::Draining(deadline) = self.mode {
+            self.go_on_draining(guest, deadline <= now);
         }
         if self.commands.is_empty() {
             self.clock.next_scan = None;
@@ -161,6 +159,35 @@ impl<T: Transport> Lane<T> {
                     self.drive(guest, slot, now);
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// What no path has is given back at once, where that can be: it goes on when the ring starts
+    /// again. When the time is up the rest is given back too. Where nothing takes it back, it fails.
+    fn go_on_draining<G: Guest>(&mut self, guest: &mut G, time_is_up: bool) {
+        match (guest.takes_back(), time_is_up) {
+            (true, true) => {
+                self.fail_tasks(guest);
+                self.mode = Mode::Leaving;
+                self.abandon_all(&mut |owed| guest.give_back(owed));
+            }
+            (true, false) => self.give_back_what_waits(guest),
+            (false, true) => {
+                self.fail_all(guest);
+                self.fail_tasks(guest);
+            }
+            (false, false) => {}
+        }
+    }
+
+    fn give_back_what_waits<G: Guest>(&mut self, guest: &mut G) {
+        for slot in self.commands.slots() {
+            let command = &self.commands[slot];
+            let waits = matches!(command.state, State::Waiting | State::Resting(_) | State::Held);
+            // Once given back, nobody knows any more that it was never sent.
+            if waits && command.doom.is_none() && command.row.repeat != Repeat::Never {
+                self.abandon(slot, |owed| guest.give_back(owed));
             }
         }
     }

@@ -3,6 +3,7 @@
 mod chains;
 mod device;
 mod hostile;
+mod inflight;
 mod requests;
 mod ring;
 mod sessions;

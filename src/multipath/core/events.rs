@@ -13,7 +13,7 @@ use crate::multipath::probe::Question;
 use crate::multipath::retry::Problem;
 use crate::multipath::select::Policy;
 use crate::multipath::state::PathState;
-use crate::multipath::table::{Reserved, Table};
+use crate::multipath::table::{Aftermath, Reserved, Table};
 use crate::path::Fate;
 use crate::scsi::Asc;
 
@@ -188,6 +188,8 @@ pub enum Event {
     Reserved(Reserved),
     /// A reservation command is under way over this path, or over none.
     Conversing(Option<PathId>),
+    /// A process before this one has ended; what it had sent may be executed for so long from now.
+    Aftermath(Aftermath, Duration),
     /// Nothing but time.
     Tick,
 }

@@ -152,6 +152,7 @@ impl Core {
             holds: self.ledger.holds(),
             heard: self.heard.iter().map(|(lane, count)| (*lane, *count)).collect(),
             reserved: self.reserved,
+            aftermath: self.aftermath.kind(),
         };
         for path in self.paths.values_mut() {
             if path.state == PathState::Draining && path.drains_since.is_none() {

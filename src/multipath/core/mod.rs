@@ -15,8 +15,10 @@
 //! | `access` | access states and groups, and what follows from them |
 //! | `registers` | paths that are registered before they are used |
 //! | `capacity` | when the guest is told of another size |
+//! | `aftermath` | what a process before this one may have left under way |
 
 mod access;
+mod aftermath;
 mod capacity;
 mod events;
 mod health;
@@ -71,6 +73,7 @@ pub struct Core {
     /// Paths are registered before they are used.
     registers: bool,
     reserved: Reserved,
+    aftermath: aftermath::Watch,
     /// The path over which a reservation command is under way.
     conversing: Option<PathId>,
     version: Version,
@@ -100,6 +103,7 @@ impl Core {
             hope_until: None,
             registers: false,
             reserved: Reserved::default(),
+            aftermath: aftermath::Watch::default(),
             conversing: None,
             version: Version(0),
             watch: Watch::new(now),
@@ -196,6 +200,7 @@ impl Core {
                 self.reserved = reserved;
             }
             Event::Conversing(path) => self.conversing = path,
+            Event::Aftermath(kind, time) => self.begin_aftermath(kind, time, now),
             Event::Tick => {}
         }
         self.settle(now);
@@ -223,6 +228,7 @@ impl Core {
             self.choice.next_timer(),
             self.explicit.next_timer(),
             self.gone.next_timer(),
+            self.aftermath.next_timer(),
         ];
         probes.chain(transitions).chain(others.into_iter().flatten()).min()
     }
@@ -279,6 +285,7 @@ impl Core {
     /// Restores what must always hold. Called once after each event.
     fn settle(&mut self, now: Instant) {
         self.close_drained();
+        self.follow_aftermath(now);
         self.keep_health(now);
         self.heed_transitions(now);
         self.agree_on_size();

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::reservations::{Keep, State};
 use super::store_sys;
+use crate::limits::EMULATED_LOCK_PATIENCE;
 use crate::lock_sys::{self, LockError};
 use crate::path::address::{EmulatedAddress, Naa6};
 
@@ -102,7 +103,8 @@ pub enum ImageError {
     },
 }
 
-/// What keeps other processes out; the kernel lets go of the lock with the file.
+/// What keeps other processes out; the kernel lets go of the lock with the file, and of the file
+/// when all I/O on it has ended, also that of a process that is gone.
 #[derive(Debug)]
 pub(super) struct ImageGuard(#[allow(dead_code, reason = "held for its lock")] File);
 
@@ -166,7 +168,7 @@ pub(super) fn take(
     let Found { mut file, exists, is_device } = found;
     let mut guard = None;
     if mode == OpenMode::Serve {
-        lock_sys::lock(&file).map_err(|error| match error {
+        lock_sys::lock(&file, EMULATED_LOCK_PATIENCE).map_err(|error| match error {
             LockError::Held(holder) => ImageError::InUse { image: image.clone(), holder },
             LockError::Host(error) => host(image)(error),
         })?;

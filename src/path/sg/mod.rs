@@ -145,6 +145,15 @@ impl SgPath {
         }
     }
 
+    /// How long what a process that has ended sent by such a node may still be executed: with the
+    /// node of a disk it could not end before. The kernel ends a command itself after its time.
+    pub fn aftermath(&self, quiesce: Duration) -> Duration {
+        match Linux.find(&self.shared.node) {
+            Ok(found) if found.kind == node::Kind::Disk => Duration::ZERO,
+            _ => Duration::from_millis(self.shared.timeout_ms.into()) + quiesce,
+        }
+    }
+
     /// The device's nodes, while there is one.
     pub fn devices(&self) -> Vec<String> {
         let found = match &lock(&self.shared.state).link {

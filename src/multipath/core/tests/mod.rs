@@ -1,6 +1,7 @@
 //! The core on an array that answers at once: groups, sizes, and a logical unit that goes away.
 
 mod access;
+mod aftermath;
 mod settings;
 mod unit;
 
