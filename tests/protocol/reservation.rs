@@ -82,7 +82,10 @@ fn import_of_a_key_that_the_array_does_not_know_is_told_and_forgotten() {
         assert!(told.is_some() && Instant::now() < patience);
     }
     let said = |line: &String| line.contains("LUN: the guest's reservation key 0xabc is gone");
-    assert!(backend.log().iter().any(said), "{:?}", backend.log());
+    while !backend.log().iter().any(said) {
+        assert!(Instant::now() < patience, "{:?}", backend.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The only file of `state` that is a state.

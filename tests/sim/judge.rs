@@ -9,7 +9,7 @@ use vhost_user_scsi_mpath::multipath::Failback;
 use vhost_user_scsi_mpath::multipath::classify::{Class, Executed, classify};
 use vhost_user_scsi_mpath::path::{Answer, Failure, Fate, Reach, Task};
 use vhost_user_scsi_mpath::scsi::alua::AccessState;
-use vhost_user_scsi_mpath::scsi::{Asc, Status};
+use vhost_user_scsi_mpath::scsi::{Asc, Status, opcode};
 
 use crate::cluster::is_ours;
 use crate::command::Op;
@@ -208,7 +208,9 @@ impl Scene {
     pub fn note_end(&mut self, key: u64, fate: &Fate) {
         let Some(attempt) = self.attempts.get(&key) else { return };
         let (port, session) = (attempt.port, attempt.session);
-        let lost = is_ours(attempt.client, &attempt.cdb) && matches!(fate, Fate::Failed(..));
+        let lost = is_ours(attempt.client, &attempt.cdb)
+            && attempt.cdb.opcode() == opcode::PERSISTENT_RESERVE_OUT
+            && matches!(fate, Fate::Failed(..));
         if let Some(cluster) = self.cluster.as_mut().filter(|_| lost) {
             cluster.referee.lost += 1;
         }

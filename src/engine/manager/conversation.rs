@@ -144,7 +144,7 @@ impl<T: Transport> Manager<T> {
         sending.at = At::Flying;
         self.reservations.last_sent = Some(now);
         let question = question(&sending.command);
-        for code in self.reservations.machine.made(&sending.command) {
+        for code in self.reservations.machine.made() {
             self.apply(multipath::Event::Making { path, code: *code }, now);
         }
         self.apply(multipath::Event::Conversing(Some(path)), now);
@@ -158,7 +158,7 @@ impl<T: Transport> Manager<T> {
     fn conversation_made(&mut self, executed: Executed, now: Instant) {
         let Some(sending) = &self.reservations.sending else { return };
         let path = sending.path;
-        for code in self.reservations.machine.made(&sending.command) {
+        for code in self.reservations.machine.made() {
             self.apply(multipath::Event::Made { path, code: *code, executed, ended: now }, now);
         }
     }

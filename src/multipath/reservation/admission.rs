@@ -96,6 +96,8 @@ impl Script<'_> {
     /// All that is listed of `key` may be registrations of ours that came too late. A path that has
     /// it for sure knows: its REGISTER with this key is executed only where nobody has taken it.
     fn ask_the_sure(&mut self, key: Key, mut taken: bool) -> Step<bool> {
+        let has = |one: &Member| one.known == Known::Sure && one.keys == [key];
+        let known = self.state.members.values().any(has);
         for other in self.sure(key) {
             match self.register(other, key)? {
                 End::Good(_) => return Ok(true),
@@ -106,12 +108,11 @@ impl Script<'_> {
                 _ => {}
             }
         }
-        let has = |one: &Member| one.known == Known::Sure && one.keys == [key];
-        if !taken && self.state.members.values().any(has) {
+        if !taken && known {
             // One that is away will tell.
             return Ok(false);
         }
-        if !taken && !self.state.all().any(has) {
+        if !taken {
             // Nobody ever had it for sure: it is of the process before.
             return Ok(true);
         }

@@ -19,7 +19,7 @@ impl Script<'_> {
         self.is_down(path);
         self.keep_holder_alive()?;
         let owes = self.state.members.get(&path).is_some_and(|member| !member.keys.is_empty());
-        if owes && !self.registered().is_empty() {
+        if owes && !self.registered().is_empty() && !self.holder_is_dead() {
             self.register(path, Key::NONE)?;
         }
         Ok(())

@@ -17,6 +17,18 @@ impl Script<'_> {
     /// Where the holder's path is dead the reservation moves to a living one, by preempting our own
     /// key from there: nobody could release it otherwise.
     pub(super) fn keep_holder_alive(&mut self) -> Step<()> {
+        let moves = self.state.record.key.is_some() && self.holder_is_dead();
+        if !moves || self.registered().is_empty() {
+            return Ok(());
+        }
+        // Until it is known where it is: over another path the guest would meet its own reservation.
+        self.hold();
+        self.move_holder()?;
+        self.resume();
+        Ok(())
+    }
+
+    fn move_holder(&mut self) -> Step<()> {
         let Some(key) = self.state.record.key else { return Ok(()) };
         let Some(held) = self.state.record.reservation.clone() else { return Ok(()) };
         if !self.holder_is_dead() {
@@ -31,7 +43,6 @@ impl Script<'_> {
                 self.heed_fence(&before.keys);
                 return Ok(());
             }
-            self.hold();
             let out = Out::new(OutAction::Preempt, Some(held.kind), parameters::BASIC as u32);
             let given = Parameters { key, action_key: key, ..Parameters::default() };
             let end = self.send(path, Command::Out(out, given))?;
@@ -39,7 +50,6 @@ impl Script<'_> {
                 let holder = self.name(path);
                 self.state.record.reservation = Some(Holding { kind: held.kind, holder });
                 self.restore_siblings(path, key)?;
-                self.resume();
                 return Ok(());
             }
             if end == End::Lost {
@@ -50,17 +60,18 @@ impl Script<'_> {
             }
             if matches!(end, End::Conflict | End::Refused(..)) {
                 let keys = self.keys()?;
+                if let Some(keys) = &keys {
+                    self.heed_fence(keys);
+                }
                 if keys.is_some_and(|keys| copies(&keys, key) > 0) {
                     // Only the dead one is registered: the others lost it by its own PREEMPT.
                     self.doubt_siblings(path);
                     self.state.members.entry(path).and_modify(|one| one.known = Known::Unknown);
                     self.register(path, key)?;
                 } else {
-                    self.resume();
                     return Ok(());
                 }
             }
-            self.resume();
         }
         Ok(())
     }

@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 use std::mem;
 
-use super::attentions::made;
-use super::events::{Action, Answer, Command, End, Event, Request, Ticket};
+use super::events::{Action, Answer, End, Event, Request, Ticket};
 use super::fold;
 use super::record::{Record, Registration, Standing};
 use super::register::Known;
@@ -33,6 +32,7 @@ pub struct Machine {
     /// What is under way, with its answers so far.
     now: Option<(Event, Vec<Reply>)>,
     actions: Vec<Action>,
+    makes: &'static [Asc],
 }
 
 impl Default for Machine {
@@ -43,6 +43,7 @@ impl Default for Machine {
             waiting: VecDeque::new(),
             now: None,
             actions: Vec::new(),
+            makes: &[],
         }
     }
 }
@@ -89,9 +90,9 @@ impl Machine {
         self.state.record.key.is_some()
     }
 
-    /// The unit attentions that `command` may make for other nexuses, as things stand.
-    pub fn made(&self, command: &Command) -> &'static [Asc] {
-        made(command, self.state.record.reservation.is_some())
+    /// The unit attentions that the command that was sent last may make for other nexuses.
+    pub fn made(&self) -> &'static [Asc] {
+        self.makes
     }
 
     /// What stands, for reports.
@@ -126,7 +127,8 @@ impl Machine {
         let Some((event, replies)) = self.now.take() else { return };
         let mut script = Script::new(self.state.clone(), &replies);
         let ended = script.play(&event, self.store == Store::Stateless);
-        let Script { state, actions, .. } = script;
+        let Script { state, actions, makes, .. } = script;
+        self.makes = makes;
         self.actions.extend(actions);
         if ended.is_err() {
             self.now = Some((event, replies));
@@ -149,6 +151,8 @@ impl Script<'_> {
         match event {
             Event::Up { path, name, nexus } => {
                 let nexus = nexus.clone();
+                // It is there again: what was left of it is its own.
+                self.state.removed.retain(|one| one.name != *name);
                 let member = self.state.members.entry(*path).or_insert(Member {
                     name: name.clone(),
                     up: true,

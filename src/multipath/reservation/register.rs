@@ -36,10 +36,9 @@ impl Member {
 
     /// The nexus has none of the keys for which `stands` is false.
     pub fn retain(&mut self, stands: impl Fn(Key) -> bool) {
-        let had = !self.keys.is_empty();
         self.keys.retain(|key| stands(*key));
-        if had && self.keys.is_empty() {
-            self.known = Known::Sure;
+        if self.keys.is_empty() && self.known == Known::Risky {
+            self.known = Known::Unknown;
         }
     }
 }
@@ -50,9 +49,19 @@ impl Script<'_> {
     /// RESERVATION CONFLICT: another initiator has taken its key. It has none now, and is still in
     /// use.
     pub fn register(&mut self, path: PathId, key: Key) -> Step<End> {
-        if !self.has_counted() {
-            // What it counts is told from what others do by what was there before.
-            self.keys()?;
+        let before = self.state.members.get(&path).cloned();
+        let unknown = before.filter(|one| one.known == Known::Unknown && !key.is_none());
+        if let Some(before) = unknown {
+            // It may have it already: then nothing that others did is undone.
+            let end = self.change(path, Some(key), key)?;
+            if end != End::Conflict {
+                return Ok(end);
+            }
+            if let Some(member) = self.state.members.get_mut(&path) {
+                member.keys = before.keys;
+                member.keys.retain(|one| *one != key);
+                member.known = Known::Unknown;
+            }
         }
         let Some(member) = self.state.members.get(&path) else { return Ok(End::NotExecuted) };
         let own = match (member.known, member.keys.as_slice()) {
@@ -60,6 +69,15 @@ impl Script<'_> {
             (Known::Sure, []) => Some(Key::NONE),
             _ => None,
         };
+        self.change(path, own, key)
+    }
+
+    /// Sends REGISTER where the path's `own` key is known, or REGISTER AND IGNORE EXISTING KEY.
+    fn change(&mut self, path: PathId, own: Option<Key>, key: Key) -> Step<End> {
+        if !self.has_counted() {
+            // What it counts is told from what others do by what was there before.
+            self.keys()?;
+        }
         if own == Some(Key::NONE) && key.is_none() {
             // Nothing to do, and PRGENERATION would not count it.
             return Ok(End::Good(Vec::new()));
@@ -85,9 +103,11 @@ impl Script<'_> {
         let Some(member) = self.state.members.get_mut(&path) else { return Ok(end) };
         match end {
             End::Good(_) => member.has(key),
+            End::Conflict if own == Some(Key::NONE) => member.known = Known::Unknown,
             End::Conflict => member.has(Key::NONE),
             End::Lost => {
-                member.keys.extend((!key.is_none()).then_some(key));
+                let new = !key.is_none() && !member.keys.contains(&key);
+                member.keys.extend(new.then_some(key));
                 // From no key to one: whatever happened in between, it may have been executed last.
                 let from_one = own.is_some_and(|own| !own.is_none());
                 member.known = match !from_one && !key.is_none() {
@@ -142,7 +162,8 @@ impl Script<'_> {
     pub fn look_for_a_fence(&mut self, key: Key, witnesses: &[PathId]) -> Step<()> {
         let Some(after) = self.keys()? else { return Ok(()) };
         let sure = |one: &&Member| one.known == Known::Sure && one.keys == [key];
-        if copies(&after, key) >= self.state.all().filter(sure).count() {
+        // Of paths that are no more nothing is sure: one of them may be another path by now.
+        if copies(&after, key) >= self.state.members.values().filter(sure).count() {
             return Ok(());
         }
         for witness in witnesses {

@@ -44,6 +44,8 @@ pub(super) struct State {
     /// Paths that are no more, and could not be unregistered.
     pub removed: Vec<Member>,
     pub others: Vec<Key>,
+    /// All registrants hold what was last seen to be reserved.
+    pub for_all: bool,
     /// Where the guest's commands go.
     pub pinned: Option<PathId>,
     /// The record is of a process before, and the array has not been asked yet.
@@ -55,6 +57,11 @@ impl State {
     pub fn remove(&mut self, path: PathId) {
         let gone = self.members.remove(&path).filter(|member| !member.keys.is_empty());
         self.removed.extend(gone.map(|member| Member { up: false, ..member }));
+    }
+
+    /// True while the guest holds a reservation, alone or with all registrants.
+    pub fn holds(&self) -> bool {
+        self.record.reservation.is_some() || (self.for_all && self.record.key.is_some())
     }
 
     /// The paths, those that are no more as well.
@@ -106,7 +113,9 @@ pub(super) struct Script<'a> {
     generations: Option<Generations>,
     /// The path over which something was changed last.
     changed_over: Option<PathId>,
-    /// What that may have made for other nexuses.
+    /// What the command that was sent last may make for other nexuses.
+    pub makes: &'static [Asc],
+    /// What the last change may have made.
     made: &'static [Asc],
     /// How many of us want the guest's commands held.
     holds: u32,
@@ -128,6 +137,7 @@ impl<'a> Script<'a> {
             visible: 0,
             generations: None,
             changed_over: None,
+            makes: &[],
             made: &[],
             holds: 0,
             closed: false,
@@ -166,6 +176,10 @@ impl<'a> Script<'a> {
         let name = held.and_then(|held| held.holder.as_ref());
         let mut members = self.state.members.iter();
         let holder = members.find(|(_, one)| Some(&one.name) == name).map(|(id, _)| *id);
+        if name.is_some() && holder.is_none() {
+            // Which of ours it is nobody knows: no path is the right one until it has moved.
+            return;
+        }
         if self.state.pinned != holder {
             self.state.pinned = holder;
             self.act(Action::Pin(holder));
@@ -209,6 +223,7 @@ impl<'a> Script<'a> {
     /// Sends a command. A path that does not answer is out of use from here on.
     pub fn send(&mut self, path: PathId, command: Command) -> Step<End> {
         for _ in 0..ATTENTIONS_MAX {
+            self.makes = made(&command, self.state.holds());
             let reply = self.reply(Action::Send(path, command.clone()))?;
             let end = if let Reply::End(end) = reply { end } else { End::Lost };
             match end {
@@ -224,7 +239,7 @@ impl<'a> Script<'a> {
                     if good && matches!(command, Command::Out(..)) {
                         self.changed_over = Some(path);
                         self.closed = false;
-                        self.made = made(&command, self.state.record.reservation.is_some());
+                        self.made = self.makes;
                     }
                     return Ok(end);
                 }
@@ -345,7 +360,10 @@ impl<'a> Script<'a> {
     pub fn reservation(&mut self) -> Step<Option<Reservation>> {
         let end = self.read(InAction::ReadReservation)?;
         let Some(End::Good(data)) = end else { return Ok(None) };
-        Ok(Reservation::parse(&data))
+        let now = Reservation::parse(&data);
+        let held = now.as_ref().and_then(|now| now.held);
+        self.state.for_all = held.is_some_and(|held| held.is_all_registrants());
+        Ok(now)
     }
 
     /// The guest's count goes on from where it was when this script first read PRGENERATION: by
