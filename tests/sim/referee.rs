@@ -80,6 +80,14 @@ impl Candidate {
         end
     }
 
+    /// On another one like this so many were made.
+    fn adopt(&mut self, made: BTreeMap<Asc, u32>) {
+        for (code, made) in made {
+            let most = self.made.entry(code).or_default();
+            *most = made.max(*most);
+        }
+    }
+
     fn is_like(&self, other: &Candidate) -> bool {
         self.model == other.model && self.done == other.done
     }
@@ -321,8 +329,9 @@ impl Referee {
                 let mut next = self.candidates[at].clone();
                 let end = next.order(GUEST, *order);
                 next.done.insert(*serial, Some(end));
-                if !self.candidates.iter().any(|one| one.is_like(&next)) {
-                    self.candidates.push(next);
+                match self.candidates.iter_mut().find(|one| one.is_like(&next)) {
+                    Some(one) => one.adopt(next.made),
+                    None => self.candidates.push(next),
                 }
             }
             at += 1;
@@ -336,12 +345,7 @@ impl Referee {
         for one in self.candidates.drain(..) {
             match united.iter_mut().find(|other| other.is_like(&one)) {
                 None => united.push(one),
-                Some(other) => {
-                    for (code, made) in one.made {
-                        let most = other.made.entry(code).or_default();
-                        *most = made.max(*most);
-                    }
-                }
+                Some(other) => other.adopt(one.made),
             }
         }
         self.candidates = united;

@@ -63,8 +63,12 @@ impl Script<'_> {
             witnesses.retain(|one| itself || *one != path);
             match self.register(path, key)? {
                 End::Good(_) => {
-                    self.look_for_a_fence(key, &witnesses)?;
-                    self.lay_ghosts(path, key)?;
+                    // The key stood, so another nexus than this one has it.
+                    let least = 1 + usize::from(self.had_none);
+                    self.look_for_a_fence(key, &witnesses, least)?;
+                    if self.state.record.key.is_some() {
+                        self.lay_ghosts_somehow(key)?;
+                    }
                     return Ok(true);
                 }
                 End::Conflict => taken = true,

@@ -7,7 +7,7 @@ use super::events::{Command, End};
 use super::record::Registration;
 use super::script::{Script, Step};
 use crate::ids::PathId;
-use crate::scsi::reservation::{Key, Out, OutAction, Parameters, Type, parameters};
+use crate::scsi::reservation::{Key, Keys, Out, OutAction, Parameters, Type, parameters};
 
 /// Tries to end them: each may cost a path its life.
 const ROUNDS_MAX: usize = 16;
@@ -39,9 +39,13 @@ impl Script<'_> {
             let kind = kind.unwrap_or(Type::WriteExclusive);
             let out = Out::new(OutAction::Preempt, Some(kind), parameters::BASIC as u32);
             let given = Parameters { key, action_key: victim, ..Parameters::default() };
-            // RESERVATION CONFLICT: nobody has it.
             let end = self.send(path, Command::Out(out, given))?;
             if !matches!(end, End::Good(_) | End::Conflict) {
+                return Ok(());
+            }
+            // Nobody has it; or this path's own key was taken meanwhile.
+            let listed = |keys: Keys| keys.keys.contains(&victim);
+            if end == End::Conflict && self.keys()?.is_none_or(listed) {
                 return Ok(());
             }
             self.state.retain_removed(|one| one != victim);
@@ -50,6 +54,18 @@ impl Script<'_> {
                 if member.keys.is_empty() && member.registration == Registration::Pending {
                     member.registration = Registration::None;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Script::lay_ghosts`], over whichever path with `key` can do it.
+    pub(super) fn lay_ghosts_somehow(&mut self, key: Key) -> Step<()> {
+        for _ in 0..ROUNDS_MAX {
+            let Some(path) = self.registered().first().copied() else { return Ok(()) };
+            self.lay_ghosts(path, key)?;
+            if self.registered().contains(&path) {
+                return Ok(());
             }
         }
         Ok(())

@@ -139,6 +139,12 @@ impl Script<'_> {
             }
             // Which key stands is read when a path is back: both are ours.
             Outcome::Unknown(path) => {
+                let needs = out.action == OutAction::Register;
+                if needs && given.key != old.unwrap_or(Key::NONE) {
+                    // It could only be refused.
+                    self.state.record.coming = None;
+                    return Ok(self.lost_from_sight());
+                }
                 if let Some(member) = self.state.members.get_mut(&path) {
                     member.keys.extend((!new.is_none()).then_some(new));
                     member.known = Known::Unknown;
@@ -158,12 +164,12 @@ impl Script<'_> {
         }
         if new.is_none() {
             self.leave_no_ghost()?;
-        } else if let Some(path) = self.registered().first().copied() {
-            self.lay_ghosts(path, new)?;
+        } else {
+            self.lay_ghosts_somehow(new)?;
         }
         // To remove what is not there changes nothing that would be counted (SPC-5 5.14.7).
         let visible = u32::from(old.is_some() || !new.is_none());
-        self.counted *= visible;
+        self.counted = self.counted.saturating_sub(1 - visible);
         self.close_register(first, new, visible)
     }
 
@@ -201,7 +207,7 @@ impl Script<'_> {
             self.state.record.reservation = None;
         }
         if !new.is_none() {
-            self.look_for_a_fence(new, &[first])?;
+            self.look_for_a_fence(new, &[first], 1)?;
         }
         self.visible = visible;
         Ok(Answer::Good(Vec::new()))

@@ -51,7 +51,8 @@ impl Script<'_> {
     /// could be asked. True where it has taken registrations of our other paths.
     fn foresee(&mut self, path: PathId, out: &Out, victim: Key, before: &Before) -> bool {
         let held = before.reservation.held;
-        let all = held.is_some_and(|held| held.is_all_registrants() && victim.is_none());
+        // It was executed: so all registrants held what stood then.
+        let all = victim.is_none();
         let takes = all || held.is_some_and(|held| !victim.is_none() && held.key == victim);
         let loses = all || Some(victim) == self.state.record.key;
         if loses {

@@ -49,17 +49,29 @@ impl Script<'_> {
     /// RESERVATION CONFLICT: another initiator has taken its key. It has none now, and is still in
     /// use.
     pub fn register(&mut self, path: PathId, key: Key) -> Step<End> {
+        self.had_none = false;
         let before = self.state.members.get(&path).cloned();
-        let unknown = before.filter(|one| one.known == Known::Unknown && !key.is_none());
-        if let Some(before) = unknown {
-            // It may have it already: then nothing that others did is undone.
-            let end = self.change(path, Some(key), key)?;
+        let guess = |one: &Member| match key.is_none() {
+            true => one.keys.first().copied(),
+            false => Some(key),
+        };
+        let may_guess = |one: &Member| match one.known {
+            Known::Sure => false,
+            Known::Unknown => true,
+            // What may have come too late is not taken for what stands.
+            Known::Risky => key.is_none(),
+        };
+        let unknown = before.filter(may_guess);
+        if let Some((before, own)) = unknown.and_then(|one| guess(&one).map(|own| (one, own))) {
+            // It may have this one: then nothing that others did is undone, and it is counted.
+            let end = self.change(path, Some(own), key)?;
+            self.had_none = end == End::Conflict;
             if end != End::Conflict {
                 return Ok(end);
             }
             if let Some(member) = self.state.members.get_mut(&path) {
                 member.keys = before.keys;
-                member.keys.retain(|one| *one != key);
+                member.keys.retain(|one| *one != own);
                 member.known = Known::Unknown;
             }
         }
@@ -69,7 +81,15 @@ impl Script<'_> {
             (Known::Sure, []) => Some(Key::NONE),
             _ => None,
         };
-        self.change(path, own, key)
+        self.had_none |= own == Some(Key::NONE);
+        let end = self.change(path, own, key)?;
+        if end == End::Conflict && key.is_none() {
+            if let Some(member) = self.state.members.get_mut(&path) {
+                member.registration = Registration::None;
+            }
+            return Ok(End::Good(Vec::new()));
+        }
+        Ok(end)
     }
 
     /// Sends REGISTER where the path's `own` key is known, or REGISTER AND IGNORE EXISTING KEY.
@@ -123,10 +143,6 @@ impl Script<'_> {
             (true, false) => Registration::Registered,
             (false, _) => Registration::Pending,
         };
-        if end == End::Conflict && key.is_none() {
-            member.registration = Registration::None;
-            return Ok(End::Good(Vec::new()));
-        }
         if !matches!(end, End::Good(_) | End::Conflict) && self.is_up(path) {
             self.lose(path);
         }
@@ -144,7 +160,7 @@ impl Script<'_> {
                 self.lose(other);
             }
         }
-        self.look_for_a_fence(key, &[path])
+        self.look_for_a_fence(key, &[path], 1)
     }
 
     /// A PREEMPT of the guest's own key over `path` may have been executed.
@@ -159,11 +175,20 @@ impl Script<'_> {
     /// Paths were registered with `key`. Where another initiator took it in between, those that were
     /// registered after that have to lose it as well. A `witness` was registered before all of them:
     /// its REGISTER is executed only where nobody has taken the key since.
-    pub fn look_for_a_fence(&mut self, key: Key, witnesses: &[PathId]) -> Step<()> {
-        let Some(after) = self.keys()? else { return Ok(()) };
+    ///
+    /// With nobody's interference there are `least` registrations.
+    pub fn look_for_a_fence(&mut self, key: Key, witnesses: &[PathId], least: usize) -> Step<()> {
+        let Some(after) = self.keys()? else {
+            // It is looked for when they come back.
+            for member in self.state.members.values_mut().filter(|one| one.keys == [key]) {
+                member.known = Known::Risky;
+            }
+            return Ok(());
+        };
         let sure = |one: &&Member| one.known == Known::Sure && one.keys == [key];
         // Of paths that are no more nothing is sure: one of them may be another path by now.
-        if copies(&after, key) >= self.state.members.values().filter(sure).count() {
+        let sure = self.state.members.values().filter(sure).count();
+        if copies(&after, key) >= least.max(sure) {
             return Ok(());
         }
         for witness in witnesses {

@@ -117,6 +117,8 @@ pub(super) struct Script<'a> {
     pub makes: &'static [Asc],
     /// What the last change may have made.
     made: &'static [Asc],
+    /// The path that was registered last had not that key before, for sure.
+    pub had_none: bool,
     /// How many of us want the guest's commands held.
     holds: u32,
     /// Nothing was changed since it was made: what was answered stands, with all that it means.
@@ -139,6 +141,7 @@ impl<'a> Script<'a> {
             changed_over: None,
             makes: &[],
             made: &[],
+            had_none: false,
             holds: 0,
             closed: false,
             kept,
