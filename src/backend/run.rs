@@ -1,7 +1,7 @@
 //! From a configuration to a running backend, and back down.
 
 use std::os::fd::AsFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -20,20 +20,20 @@ use super::opener::Opener;
 use super::reload::Reloads;
 use super::reports;
 use super::reservation::Reservations;
-use super::takeover;
+use super::takeover::{self, Taken};
 use super::worker::Worker;
 use crate::config::reread::CommandLine;
 use crate::config::{Backend, Config, Listen};
 use crate::control::{Server, mail};
 use crate::engine::mailbox::mailbox;
 use crate::engine::{Deadlines, Hedging, Manager};
-use crate::front::{Endpoint, FrontConfig, Listener};
+use crate::front::{End, Endpoint, FrontConfig, Listener};
 use crate::limits::{HEDGE_SAMPLES_MIN, SG_TIMEOUT_MARGIN};
 use crate::metrics;
-use crate::multipath::{Aftermath, Event, Settings};
+use crate::multipath::{Aftermath, Event, Remains, Settings};
 use crate::path::any::{AnyPath, OpenMode};
 use crate::path::sg::host::Roots;
-use crate::socket::{Access, SocketFile};
+use crate::socket::{Access, Gift, SocketFile};
 use crate::systemd::notify::Notifier;
 
 /// How long the start waits to hear from every path whether they lead to the same logical unit.
@@ -96,10 +96,10 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     }
     let gift = listener.gift().map_err(BackendError::system("duplicate a socket"))?;
     let control = control_file
-        .map(|file| Server::start(file, control_mail, Box::new(desk), gift))
+        .map(|file| Server::start(file, control_mail, Box::new(desk), gift.clone()))
         .transpose()
         .map_err(BackendError::system("start a thread"))?;
-    let served = crate::front::serve(listener, &front(config), hub, told_to_quit.as_fd())
+    let served = crate::front::serve(&listener, &front(config), hub, told_to_quit.as_fd())
         .map_err(BackendError::system("go on serving"));
     if let Some(notifier) = notifier {
         notifier.stopping();
@@ -107,8 +107,31 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     drop(control);
     // It listens to this until it ends; if it does not, the process does.
     let _ = stop.write(1);
-    let _ = manager.join();
-    served
+    let remains = manager.join().unwrap_or(Remains::Unknown);
+    let orderly = served.as_ref().is_ok_and(|end| is_orderly(*end, remains));
+    close(listener, gift, orderly);
+    served.map(|_| ())
+}
+
+/// Closes the socket when nothing is under way any more, and says so to whoever has it now.
+fn close(listener: Listener, gift: Option<Gift>, orderly: bool) {
+    if !orderly {
+        log::warn!("a write may still be executed: the next start waits as after a crash");
+        listener.leave_behind();
+    } else if let Some(gift) = gift {
+        gift.has_ended();
+    }
+}
+
+/// True where a successor has nothing to fear but what the front end's in-flight region tells it.
+fn is_orderly(end: End, remains: Remains) -> bool {
+    let known = match remains {
+        Remains::Nothing => true,
+        // A front end that went may have taken the region along.
+        Remains::GivenBack => end.connected,
+        Remains::Unknown => false,
+    };
+    end.complete && known
 }
 
 /// What the front is told.
@@ -205,9 +228,9 @@ fn name(backend: &Backend) -> String {
 }
 
 /// Where front ends come in: the socket that was taken over, or the one of the configuration.
-fn listener(backend: &Backend, taken: Option<UnixListener>) -> Result<Listener, BackendError> {
-    if let (Some(socket), Some(Listen::Path(path))) = (taken, &backend.listen) {
-        return Ok(Listener::Own(SocketFile::adopt(path, socket)?));
+fn listener(backend: &Backend, taken: Option<Taken>) -> Result<Listener, BackendError> {
+    if let (Some(taken), Some(Listen::Path(path))) = (taken, &backend.listen) {
+        return Ok(Listener::Own(SocketFile::adopt(path, taken.socket, taken.orderly)?));
     }
     let group = Some(backend.socket_group.clone()).filter(|group| !group.is_empty());
     let endpoint = match &backend.listen {

@@ -5,6 +5,7 @@
 //!     its configuration and paths, checked           serves
 //!     takeover  ------------------------------->     stops the rings; what is under way goes on
 //!     waits     <-- the vhost-user socket ------     in the in-flight region
+//!               <-- "orderly" ------------------     nothing is under way
 //!               <-- end of the connection ------     has ended: its paths and locks are free
 //!     opens the paths, serves; the front end has connected meanwhile, and waits
 //! ```
@@ -45,15 +46,24 @@ pub enum TakeoverError {
     },
 }
 
+/// What was taken over.
+#[derive(Debug)]
+pub struct Taken {
+    /// The vhost-user socket.
+    pub socket: UnixListener,
+    /// The process that had it has ended in good order.
+    pub orderly: bool,
+}
+
 /// Takes the vhost-user socket over, if that is asked for. Returns when the other process has
 /// ended; before anything is wanted of it, the configuration is tried as by `--check`.
-pub fn socket(config: &Config) -> Result<Option<UnixListener>, BackendError> {
+pub fn socket(config: &Config) -> Result<Option<Taken>, BackendError> {
     let Some(control) = &config.takeover else { return Ok(None) };
     check::check(config, &mut io::sink())?;
     Ok(Some(take(control, config)?))
 }
 
-fn take(control: &Path, config: &Config) -> Result<UnixListener, TakeoverError> {
+fn take(control: &Path, config: &Config) -> Result<Taken, TakeoverError> {
     let mut client = Client::connect(control, PATIENCE)?;
     let theirs = client.execute("query-backend", json!({}))?["socket"].take();
     let ours = reports::backend(&config.backend).socket.unwrap_or_default();
@@ -61,5 +71,6 @@ fn take(control: &Path, config: &Config) -> Result<UnixListener, TakeoverError> 
         let theirs = theirs.as_str().unwrap_or("a socket that it has inherited").to_owned();
         return Err(TakeoverError::Elsewhere { control: control.to_owned(), theirs, ours });
     }
-    Ok(client.take_over()?)
+    let (socket, orderly) = client.take_over()?;
+    Ok(Taken { socket, orderly })
 }

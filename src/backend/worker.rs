@@ -27,8 +27,8 @@ use crate::engine::mailbox::Mail;
 use crate::engine::manager::Notice;
 use crate::ids::PathId;
 use crate::logging;
-use crate::multipath::Event;
 use crate::multipath::path::Path;
+use crate::multipath::{Event, Remains};
 use crate::path::any::AnyPath;
 use crate::path::sg::host::DeviceId;
 use crate::path::sg::host::uevent::Attention;
@@ -71,14 +71,17 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread.
-    pub fn start(mut self) -> io::Result<JoinHandle<()>> {
+    /// Starts the thread, which ends with what it leaves on the paths.
+    pub fn start(mut self) -> io::Result<JoinHandle<Remains>> {
         thread::Builder::new().name("manager".to_owned()).spawn(move || {
             if let Err(error) = self.run() {
                 // Without it no path would ever fail over: better to end than to pretend.
                 log::error!("the manager cannot go on: {error}");
                 std::process::exit(1);
             }
+            // The lanes' last words came before the bell.
+            self.manager.turn(Instant::now());
+            self.manager.core().remains()
         })
     }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::limits::{CONTROL_EVENTS_MAX, CONTROL_REPLY_MAX};
+use crate::socket::LAST_WORD;
 
 /// Why a backend did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -131,8 +132,8 @@ impl Client {
     }
 
     /// Takes the backend's place: returns its vhost-user socket when its process has ended, however
-    /// long that takes.
-    pub fn take_over(mut self) -> Result<UnixListener, ClientError> {
+    /// long that takes, and whether that was in good order.
+    pub fn take_over(mut self) -> Result<(UnixListener, bool), ClientError> {
         self.send(b"{\"execute\": \"takeover\", \"id\": \"takeover\"}\n")?;
         let mut bytes = self.stream.buffer().to_vec();
         let mut socket = None;
@@ -146,8 +147,8 @@ impl Client {
                 }
                 if message.get("return").is_some() {
                     let socket: File = socket.ok_or_else(|| self.protocol("no socket came"))?;
-                    self.wait_for_the_end()?;
-                    return Ok(UnixListener::from(OwnedFd::from(socket)));
+                    let orderly = self.wait_for_the_end(bytes)?;
+                    return Ok((UnixListener::from(OwnedFd::from(socket)), orderly));
                 }
             }
             let mut chunk = [0; 4096];
@@ -162,16 +163,21 @@ impl Client {
         }
     }
 
-    /// The connection is closed by the end of the process at its other end.
-    fn wait_for_the_end(&mut self) -> Result<(), ClientError> {
+    /// The connection is closed by the end of the process at its other end. True when it had said
+    /// that nothing was under way any more; `last` is what has come so far.
+    fn wait_for_the_end(&mut self, mut last: Vec<u8>) -> Result<bool, ClientError> {
         self.set_timeout(None)?;
         let stream = self.stream.get_mut();
+        let mut chunk = [0; 4096];
         loop {
-            match stream.read(&mut [0; 4096]) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
+            match stream.read(&mut chunk) {
+                Ok(0) => return Ok(last.ends_with(LAST_WORD)),
+                Ok(count) => {
+                    last.extend_from_slice(&chunk[..count]);
+                    last.drain(..last.len().saturating_sub(LAST_WORD.len()));
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
                 Err(error) => return Err(self.io(error)),
             }
         }
@@ -246,4 +252,43 @@ impl Client {
 fn refused(error: &Value) -> ClientError {
     let word = |name: &str| error[name].as_str().unwrap_or("no reason given").to_owned();
     ClientError::Refused { class: word("class"), desc: word("desc") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::control::dialogue;
+
+    /// What a successor makes of a backend that gives its socket away and ends with these words.
+    fn taken_over(words: &'static [u8]) -> bool {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.ctl");
+        let listener = UnixListener::bind(&path).unwrap();
+        let backend = std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            writeln!(stream, "{}", dialogue::greeting()).unwrap();
+            lines.read_line(&mut line).unwrap();
+            stream.write_all(b"{\"return\": {}, \"id\": 1}\n").unwrap();
+            lines.read_line(&mut line).unwrap();
+            let answer: &[u8] = b"{\"return\": {}, \"id\": \"takeover\"}\r\n";
+            stream.send_with_fd(answer, listener.as_raw_fd()).unwrap();
+            stream.write_all(words).unwrap();
+        });
+        let client = Client::connect(&path, Duration::from_secs(5)).unwrap();
+        let (_, orderly) = client.take_over().unwrap();
+        backend.join().unwrap();
+        orderly
+    }
+
+    #[test]
+    fn take_over_tells_an_end_in_good_order_from_a_crash() {
+        assert!(taken_over(LAST_WORD));
+        assert!(taken_over(b"{\"event\": \"LUN_STATE_CHANGED\"}\r\n{\"end\": \"orderly\"}\r\n"));
+        assert!(!taken_over(b""));
+        assert!(!taken_over(b"{\"event\": \"LUN_STATE_CHANGED\"}\r\n"));
+    }
 }

@@ -141,10 +141,13 @@ impl Session {
     /// the kernel closes it, when the last thread of this process has ended: that is what the
     /// successor waits for.
     pub fn give(&mut self, gift: Option<Gift>) {
-        self.gift = gift;
+        if let (Some(gift), Ok(connection)) = (&gift, self.stream.try_clone()) {
+            gift.goes_to(connection);
+        }
         if let Ok(stream) = self.stream.try_clone() {
             let _until_the_end = stream.into_raw_fd();
         }
+        self.gift = gift;
     }
 
     /// Says why, and ends the session when that is out.

@@ -72,6 +72,12 @@ impl Listener {
         }
     }
 
+    /// The process ends with something under way that its successor must not go before: the file
+    /// stays, as if it had been killed, and is in use until it is dead.
+    pub fn leave_behind(self) {
+        std::mem::forget(self);
+    }
+
     /// Makes the socket, or takes over the inherited one.
     pub fn open(endpoint: &Endpoint) -> Result<Self, ListenError> {
         match endpoint {
@@ -112,6 +118,16 @@ mod tests {
         assert!(matches!(second, Err(ListenError::File(SocketFileError::InUse(_)))));
         drop(listener);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn left_behind_it_is_in_use_while_the_process_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let endpoint = Endpoint::Path { path, mode: 0o600, group: None };
+        Listener::open(&endpoint).unwrap().leave_behind();
+        let next = Listener::open(&endpoint);
+        assert!(matches!(next, Err(ListenError::File(SocketFileError::InUse(_)))));
     }
 
     #[test]

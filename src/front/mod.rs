@@ -65,7 +65,7 @@ pub mod workers;
 use std::time::Duration;
 
 pub use listener::{Endpoint, ListenError, Listener};
-pub use serve::serve;
+pub use serve::{End, serve};
 
 use crate::limits::RINGS_MAX;
 

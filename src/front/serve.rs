@@ -27,57 +27,56 @@ use crate::limits::{ACCEPT_BACKOFF, STOP_MARGIN};
 const STOP: u64 = 0;
 const OTHER: u64 = 1;
 
+/// How serving has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// All lanes' threads have ended. Else a path holds guest memory still.
+    pub complete: bool,
+    /// There was a front end until then.
+    pub connected: bool,
+}
+
 /// Serves front ends, one at a time. Returns when `stop` becomes readable, after the rings have
 /// been drained, or when the front end of an inherited connection has gone. `stop` is not read:
-/// an eventfd or a pipe that a signal handler writes to will do.
+/// an eventfd or a pipe that a signal handler writes to will do. `listener` is the caller's to
+/// close, when nothing can be under way any more.
 ///
 /// # Errors
 /// Where waiting fails or the protocol thread ends in a way that it should not; never for
 /// something that a front end did.
 pub fn serve<F: Lanes>(
-    listener: Listener,
+    listener: &Listener,
     config: &FrontConfig,
     lanes: Arc<F>,
     stop: BorrowedFd<'_>,
-) -> io::Result<()> {
+) -> io::Result<End> {
     let mut workers = Workers::new(lanes);
-    let socket = match &listener {
+    let socket = match listener {
         Listener::Own(file) => file.listener(),
         Listener::Inherited(socket) => socket,
-        Listener::Connected(_) => return serve_connected(listener, config, workers, stop),
-    };
-    while let Some(stream) = accept(socket, stop)? {
-        let (left, stopped) = serve_one(stream, config, workers, stop)?;
-        let Some(left) = left else { return Ok(()) };
-        workers = left;
-        if stopped {
-            break;
+        Listener::Connected(stream) => {
+            let (left, connected) = serve_one(stream.try_clone()?, config, workers, stop)?;
+            return Ok(End { complete: end(left, config), connected });
         }
+    };
+    let mut connected = false;
+    while !connected && let Some(stream) = accept(socket, stop)? {
+        let (left, stopped) = serve_one(stream, config, workers, stop)?;
+        let Some(left) = left else { return Ok(End { complete: false, connected: stopped }) };
+        (workers, connected) = (left, stopped);
     }
-    end(Some(workers), config);
-    Ok(())
+    Ok(End { complete: end(Some(workers), config), connected })
 }
 
-/// Serves the front end of an inherited connection, and no other.
-fn serve_connected<F: Lanes>(
-    listener: Listener,
-    config: &FrontConfig,
-    workers: Workers<F>,
-    stop: BorrowedFd<'_>,
-) -> io::Result<()> {
-    if let Listener::Connected(stream) = listener {
-        let (left, _) = serve_one(stream, config, workers, stop)?;
-        end(left, config);
-    }
-    Ok(())
-}
-
-/// Ends the lanes' threads. `None`: they are caught in a ring that does not stop.
-fn end<F: Lanes>(workers: Option<Workers<F>>, config: &FrontConfig) {
-    let Some(workers) = workers else { return };
-    if !workers.quit(Instant::now() + config.stop_deadline + STOP_MARGIN) {
+/// Ends the lanes' threads; true when they all have ended. `None`: they are caught in a ring that
+/// does not stop.
+fn end<F: Lanes>(workers: Option<Workers<F>>, config: &FrontConfig) -> bool {
+    let Some(workers) = workers else { return false };
+    let ended = workers.quit(Instant::now() + config.stop_deadline + STOP_MARGIN);
+    if !ended {
         log::warn!("a path still holds guest memory; it is left behind");
     }
+    ended
 }
 
 /// Waits for the next front end, `None` when told to stop.

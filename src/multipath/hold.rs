@@ -91,6 +91,19 @@ struct Entry {
     released: bool,
     /// The owner gave the command up: the hold lasts until `safe_at` and nobody waits to be told.
     orphan: bool,
+    /// The command is in the guest's in-flight region, unless a lane has run since.
+    given_back: bool,
+}
+
+/// What is left of commands at the end of the process: attempts that may still land.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// None.
+    Nothing,
+    /// Of commands that were given back: who takes these again knows of them.
+    GivenBack,
+    /// Of others, which nobody will know of.
+    Unknown,
 }
 
 impl Entry {
@@ -124,6 +137,8 @@ impl Ledger {
     /// A lane runs from now on; it starts with the table of `version`.
     pub fn lane_up(&mut self, lane: LaneId, version: Version) {
         self.honoured.insert(lane, version);
+        // Its guest may be another, with another region, or have been answered since.
+        self.entries.iter_mut().for_each(|entry| entry.given_back = false);
     }
 
     /// A lane is gone; it holds nothing and nobody waits for it.
@@ -174,6 +189,7 @@ impl Ledger {
             ripe: false,
             released: false,
             orphan: false,
+            given_back: false,
         });
     }
 
@@ -228,6 +244,22 @@ impl Ledger {
     pub fn orphaned(&mut self, id: HoldId) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.hold.id == id) {
             entry.orphan = true;
+        }
+    }
+
+    /// The same, and its command is in the guest's in-flight region.
+    pub fn given_back(&mut self, id: HoldId) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.hold.id == id) {
+            (entry.orphan, entry.given_back) = (true, true);
+        }
+    }
+
+    /// What would be left if the process ended now.
+    pub fn remains(&self) -> Remains {
+        match self.entries.iter().all(|entry| entry.given_back) {
+            _ if self.entries.is_empty() => Remains::Nothing,
+            true => Remains::GivenBack,
+            false => Remains::Unknown,
         }
     }
 
@@ -317,6 +349,29 @@ mod tests {
         ledger.published(Version(version));
         ledger.honoured(LaneId(0), Version(version));
         ledger.honoured(LaneId(1), Version(version));
+    }
+
+    #[test]
+    fn remains_are_known_to_the_region_until_a_lane_runs_again() {
+        let (mut ledger, now) = ledger();
+        assert_eq!(ledger.remains(), Remains::Nothing);
+        ledger.unproven(hold(0, 1, 0), on(1, 0, now, now + SECOND));
+        ledger.given_back(hold(0, 1, 0).id);
+        assert_eq!(ledger.remains(), Remains::GivenBack);
+        ledger.lane_up(LaneId(1), Version(2));
+        assert_eq!(ledger.remains(), Remains::Unknown);
+        ledger.release(now + SECOND);
+        assert_eq!(ledger.remains(), Remains::Nothing);
+    }
+
+    #[test]
+    fn remains_of_a_command_that_was_answered_are_known_to_nobody() {
+        let (mut ledger, now) = ledger();
+        ledger.unproven(hold(0, 1, 0), on(1, 0, now, now + SECOND));
+        ledger.given_back(hold(0, 1, 0).id);
+        ledger.unproven(hold(0, 2, 8), on(1, 0, now, now + SECOND));
+        ledger.orphaned(hold(0, 2, 8).id);
+        assert_eq!(ledger.remains(), Remains::Unknown);
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub mod words;
 
 pub use core::{Action, Core, Event, LunState, News, NoPathRetry, Settings};
 pub use groups::Failback;
+pub use hold::Remains;
 pub use load::Load;
 pub use nodes::Nodes;
 pub use path::Placement;

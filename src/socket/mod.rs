@@ -3,12 +3,12 @@
 
 mod socket_sys;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Who may connect.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,7 @@ pub struct SocketFile {
     path: PathBuf,
     /// Device and inode of our file.
     identity: (u64, u64),
-    /// It took the place of a dead one, whose process was killed: all others remove theirs.
+    /// It took the place of one whose process was killed: all others remove theirs, or say so.
     replaced: bool,
     /// The file is another process's from now on.
     given: Arc<AtomicBool>,
@@ -76,12 +76,29 @@ pub struct Gift {
     /// The file that leads to it.
     pub path: PathBuf,
     given: Arc<AtomicBool>,
+    /// Whoever has it now.
+    heirs: Arc<Mutex<Vec<UnixStream>>>,
 }
+
+/// What a process that has given its socket away says last, when it ends in good order.
+pub const LAST_WORD: &[u8] = b"{\"end\": \"orderly\"}\r\n";
 
 impl Gift {
     /// The other process has it: its file stays when we end.
     pub fn given(&self) {
         self.given.store(true, Ordering::Release);
+    }
+
+    /// It goes to the other end of `connection`.
+    pub fn goes_to(&self, connection: UnixStream) {
+        self.heirs.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+
+    /// Nothing is under way any more. Who does not hear of it takes this for a crash.
+    pub fn has_ended(&self) {
+        for mut heir in self.heirs.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = heir.write_all(LAST_WORD);
+        }
     }
 }
 
@@ -125,7 +142,12 @@ impl SocketFile {
     }
 
     /// Takes over `listener`, which another process has given us, and the file at `path` with it.
-    pub fn adopt(path: &Path, listener: UnixListener) -> Result<SocketFile, SocketFileError> {
+    /// It has ended since, `orderly` or not.
+    pub fn adopt(
+        path: &Path,
+        listener: UnixListener,
+        orderly: bool,
+    ) -> Result<SocketFile, SocketFileError> {
         let system = |what| {
             let path = path.to_owned();
             move |cause| SocketFileError::System { path, what, cause }
@@ -134,7 +156,7 @@ impl SocketFile {
         let metadata = std::fs::symlink_metadata(path).map_err(system("look at the socket"))?;
         let identity = (metadata.dev(), metadata.ino());
         let (path, given) = (path.to_owned(), Arc::default());
-        Ok(SocketFile { listener, path, identity, replaced: false, given })
+        Ok(SocketFile { listener, path, identity, replaced: !orderly, given })
     }
 
     /// True when it took the place of a dead one: who listened there was killed.
@@ -150,7 +172,8 @@ impl SocketFile {
     /// What it takes to give the socket away.
     pub fn gift(&self) -> io::Result<Gift> {
         let socket = Arc::new(self.listener.try_clone()?);
-        Ok(Gift { socket, path: self.path.clone(), given: self.given.clone() })
+        let (path, given) = (self.path.clone(), self.given.clone());
+        Ok(Gift { socket, path, given, heirs: Arc::default() })
     }
 }
 
@@ -188,8 +211,6 @@ fn remove_dead(path: &Path) -> Result<bool, SocketFileError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
-
     use super::*;
 
     #[test]

@@ -158,6 +158,32 @@ fn killed_twice_before_the_first_answer_repeats_the_commands_again() {
 }
 
 #[test]
+fn repeated_write_does_not_tell_a_unit_attention() {
+    let mut backend = Setup::ports(1).start();
+    let mut device = backend.guest(1);
+    device.queue().settle();
+    let rings = device.places();
+    let tickets = held(&backend, &mut device, &[write(8, pattern(6, 8))]);
+    backend.kill();
+    backend.start_again();
+    let image = backend.socket().with_file_name("disk.img");
+    let file = std::fs::OpenOptions::new().write(true).open(&image).expect("the image is there");
+    file.set_len(2 * IMAGE_BYTES).expect("it can be made longer");
+    let deadline = Instant::now() + 3 * PROMPT;
+    while !backend.log().iter().any(|line| line.contains("and the guest is told so")) {
+        assert!(Instant::now() < deadline, "the new size is not seen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    device.reconnect(&backend.socket(), &rings).expect("the device starts again");
+    for ticket in tickets {
+        let answer = device.queue().wait(ticket, PROMPT);
+        assert!(answer.is_good(), "{answer:?}");
+    }
+    let next = device.queue().run(&read(8, 8));
+    assert!(!next.is_good(), "nobody was told of the new size: {next:?}");
+}
+
+#[test]
 fn event_buffers_are_used_by_the_successor() {
     let mut backend = Setup::ports(2).start();
     let mut device = backend.guest(1);

@@ -300,3 +300,22 @@ fn quit_ends_the_process_cleanly() {
     assert_eq!(backend.wait_end(PROMPT).and_then(|status| status.code()), Some(0));
     assert!(!backend.socket().exists(), "the socket was left behind");
 }
+
+#[test]
+fn end_with_a_write_that_may_still_land_leaves_the_socket_as_a_crash_does() {
+    let mut backend = Setup::ports(1).backend("stop_deadline = 0.5").start();
+    let mut qmp = backend.qmp();
+    let mut device = Device::start(&backend.socket(), &Config::forgetful(1));
+    device.queue().settle();
+    hang(&mut qmp);
+    device.queue().submit(&write(8, pattern(1, 8)));
+    qmp.wait_until_held(1);
+    backend.terminate();
+    assert!(backend.wait_end(PROMPT).is_some_and(|status| status.code() == Some(0)));
+    assert!(backend.socket().exists(), "the next start would wait for nothing");
+    backend.start_again();
+    crate::handshake::exercise(&mut backend.guest(1), 9);
+    backend.terminate();
+    assert!(backend.wait_end(PROMPT).is_some_and(|status| status.code() == Some(0)));
+    assert!(!backend.socket().exists(), "the socket was left behind");
+}

@@ -41,6 +41,15 @@ impl<T: Transport> Lane<T> {
         let question = question(&self.spare, header.address)?;
         let face = self.snapshot.table.face.as_deref();
         let pending = self.attention.peek();
+        if pending.is_some() && self.spare.again {
+            // A unit attention says that it was not executed, and it may have been.
+            match decide(&question, face, &mut None) {
+                Decision::Forward(row) if row.repeat != Repeat::Freely => {
+                    return Some(Decision::Forward(row));
+                }
+                _ => {}
+            }
+        }
         let mut told = pending;
         let decision = decide(&question, face, &mut told);
         match pending {

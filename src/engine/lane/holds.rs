@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use super::Lane;
 use super::commands::{Command, Commands, State};
+use super::{Lane, Mode};
 use crate::engine::guest::Guest;
 use crate::engine::messages::ToManager;
 use crate::ids::{HoldId, LaneId, PathId, Slot, Version};
@@ -148,7 +148,11 @@ impl<T: Transport> Lane<T> {
             own.orphan |= own.hold.id == id && orphan;
             own.hold.id != id || orphan && !known
         });
-        let event = if orphan { Event::Orphaned(id) } else { Event::Settled(id) };
+        let event = match (orphan, self.mode) {
+            (true, Mode::Leaving) => Event::GivenBack(id),
+            (true, _) => Event::Orphaned(id),
+            (false, _) => Event::Settled(id),
+        };
         self.manager.send(ToManager::Core(event));
     }
 }

@@ -17,7 +17,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::front::features::{self, EVENT_IDX, INDIRECT_DESC, PROTOCOL_FEATURES, VERSION_1};
 use crate::front::testing::{FakeLanes, PATTERN, TestMemory, TestRequest, TestRing};
-use crate::front::{Endpoint, FrontConfig, Listener, serve};
+use crate::front::{End, Endpoint, FrontConfig, Listener, serve};
 
 pub const LINUX: u64 = VERSION_1 | INDIRECT_DESC | EVENT_IDX | PROTOCOL_FEATURES;
 pub const FIRMWARE: u64 = VERSION_1 | PROTOCOL_FEATURES;
@@ -30,7 +30,7 @@ pub struct Device {
     pub path: PathBuf,
     pub lanes: Arc<FakeLanes>,
     stop: EventFd,
-    pub server: Option<JoinHandle<io::Result<()>>>,
+    pub server: Option<JoinHandle<io::Result<End>>>,
     _dir: TempDir,
 }
 
@@ -51,12 +51,12 @@ impl Device {
         device
     }
 
-    pub fn serve(&self, listener: Listener) -> JoinHandle<io::Result<()>> {
+    pub fn serve(&self, listener: Listener) -> JoinHandle<io::Result<End>> {
         let config = FrontConfig { request_queues: 4, stop_deadline: DEADLINE };
         let (lanes, stop) = (self.lanes.clone(), self.stop.try_clone().unwrap());
         thread::spawn(move || {
             let stop = crate::front::testing::event_file(&stop);
-            serve(listener, &config, lanes, stop.as_fd())
+            serve(&listener, &config, lanes, stop.as_fd())
         })
     }
 
@@ -69,7 +69,7 @@ impl Device {
     }
 
     /// Tells the backend to stop and waits until it has.
-    pub fn finish(mut self) -> io::Result<()> {
+    pub fn finish(mut self) -> io::Result<End> {
         self.stop.write(1).unwrap();
         self.server.take().unwrap().join().unwrap()
     }

@@ -12,6 +12,7 @@
 use std::time::{Duration, Instant};
 
 use super::Core;
+use crate::multipath::hold::Remains;
 use crate::multipath::state::PathState;
 use crate::multipath::table::Aftermath;
 
@@ -38,6 +39,14 @@ impl Core {
         if !time.is_zero() && kind != Aftermath::Over {
             self.aftermath = Watch { kind, time, until: Some(now + time) };
             self.dirty = true;
+        }
+    }
+
+    /// What would be left on the paths if the process ended now, also of the one before.
+    pub fn remains(&self) -> Remains {
+        match self.aftermath.kind {
+            Aftermath::Crash => Remains::Unknown,
+            Aftermath::Over | Aftermath::Orderly => self.ledger.remains(),
         }
     }
 

@@ -163,6 +163,8 @@ pub enum Event {
     Settled(HoldId),
     /// A hold's owner gave up.
     Orphaned(HoldId),
+    /// A hold's owner went back to the guest's in-flight region.
+    GivenBack(HoldId),
     /// An admin chose another policy.
     SetPolicy(Policy),
     /// An admin chose what to do without a path.

@@ -172,6 +172,7 @@ impl Core {
                 self.dirty = true;
             }
             Event::Orphaned(hold) => self.ledger.orphaned(hold),
+            Event::GivenBack(hold) => self.ledger.given_back(hold),
             Event::SetPolicy(policy) => {
                 self.settings.policy = policy;
                 self.dirty = true;
