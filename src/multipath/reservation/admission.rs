@@ -64,8 +64,13 @@ impl Script<'_> {
             match self.register(path, key)? {
                 End::Good(_) => {
                     // The key stood, so another nexus than this one has it.
-                    let least = 1 + usize::from(self.had_none);
-                    self.look_for_a_fence(key, &witnesses, least)?;
+                    let had_none = self.had_none;
+                    self.look_for_a_fence(key, &witnesses, 1 + usize::from(had_none))?;
+                    if had_none && !self.is_up(path) {
+                        // Nobody could be asked: it is when this one comes back.
+                        self.doubt(path);
+                        return Ok(false);
+                    }
                     if self.state.record.key.is_some() {
                         self.lay_ghosts_somehow(key)?;
                     }

@@ -30,7 +30,9 @@ impl Script<'_> {
                 }
                 (false, victim) => copies(keys, victim) == 0,
             };
-            gone && keys.generation != before.keys.generation
+            // Who is shut out has shut nobody out after that.
+            let stands = clears || Some(victim) == own || copies(keys, given.key) > 0;
+            gone && stands && keys.generation != before.keys.generation
         })?;
         let (path, before) = match outcome {
             Outcome::Done(path, before) => (path, before),

@@ -178,13 +178,7 @@ impl Script<'_> {
     ///
     /// With nobody's interference there are `least` registrations.
     pub fn look_for_a_fence(&mut self, key: Key, witnesses: &[PathId], least: usize) -> Step<()> {
-        let Some(after) = self.keys()? else {
-            // It is looked for when they come back.
-            for member in self.state.members.values_mut().filter(|one| one.keys == [key]) {
-                member.known = Known::Risky;
-            }
-            return Ok(());
-        };
+        let Some(after) = self.keys()? else { return Ok(()) };
         let sure = |one: &&Member| one.known == Known::Sure && one.keys == [key];
         // Of paths that are no more nothing is sure: one of them may be another path by now.
         let sure = self.state.members.values().filter(sure).count();
@@ -198,6 +192,13 @@ impl Script<'_> {
         }
         let ours = self.registered();
         self.withdraw(&ours)
+    }
+
+    /// The path may have got its key after another initiator had taken the guest's.
+    pub fn doubt(&mut self, path: PathId) {
+        if let Some(member) = self.state.members.get_mut(&path) {
+            member.known = Known::Risky;
+        }
     }
 
     /// Paths in use that have this key for sure.

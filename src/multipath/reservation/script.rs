@@ -381,11 +381,10 @@ impl<'a> Script<'a> {
             record.array_generation = record.array_generation.wrapping_add(self.counted);
             return;
         };
-        let own = first.wrapping_add(self.counted);
         let seen = last.wrapping_sub(first);
         let others = seen.saturating_sub(self.counted);
         // Nobody could be asked after the last of them: it was counted all the same.
-        let last = if seen < self.counted { own } else { last };
+        let last = first.wrapping_add(seen.max(self.counted));
         let record = &mut self.state.record;
         record.generation = guest.wrapping_add(self.visible).wrapping_add(others);
         record.array_generation = last;
