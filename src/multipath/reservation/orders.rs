@@ -146,7 +146,8 @@ impl Script<'_> {
                     return Ok(self.lost_from_sight());
                 }
                 if let Some(member) = self.state.members.get_mut(&path) {
-                    member.keys.extend((!new.is_none()).then_some(new));
+                    let more = !new.is_none() && !member.keys.contains(&new);
+                    member.keys.extend(more.then_some(new));
                     member.known = Known::Unknown;
                 }
                 return Ok(self.lost_from_sight());
@@ -184,7 +185,9 @@ impl Script<'_> {
             self.withdraw(&ours)?;
             return Ok(false);
         }
-        self.register(path, new)?;
+        if !matches!(self.register(path, new)?, End::Good(_)) {
+            self.lose(path);
+        }
         Ok(true)
     }
 
