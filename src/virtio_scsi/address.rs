@@ -38,12 +38,6 @@ impl Address {
             _ => Address::Unknown,
         }
     }
-
-    /// The field for events: single-level, flat form, as Linux compares it.
-    pub fn field(target: u8, lun: u16) -> [u8; 8] {
-        let [high, low] = (lun & 0x3FFF | 0x4000).to_be_bytes();
-        [1, target, high, low, 0, 0, 0, 0]
-    }
 }
 
 #[cfg(test)]
@@ -55,7 +49,6 @@ mod tests {
         let unit = Address::LogicalUnit { target: 0, lun: 0 };
         assert_eq!(Address::parse([1, 0, 0, 0, 0, 0, 0, 0]), unit);
         assert_eq!(Address::parse([1, 0, 0x40, 0, 0, 0, 0, 0]), unit);
-        assert_eq!(Address::parse(Address::field(0, 0)), unit);
     }
 
     #[test]

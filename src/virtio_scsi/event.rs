@@ -1,6 +1,5 @@
 //! The event queue (virtio 1.3, 5.6.6.3).
 
-use super::Address;
 use crate::scsi::Asc;
 
 /// Bytes of an event buffer's content.
@@ -8,6 +7,12 @@ pub const EVENT_LEN: usize = 16;
 
 /// VIRTIO_SCSI_T_EVENTS_MISSED, set in the event that follows a lost one.
 const EVENTS_MISSED: u32 = 0x8000_0000;
+
+/// Target 0, LUN 0. Not in the form of a request's address, whose third byte has the flag 40h for
+/// flat addressing: Linux (virtscsi_handle_transport_reset) takes the two bytes for the number of
+/// the logical unit, finds no number 4000h and forgets the event. QEMU's virtio-scsi leaves the flag
+/// out below 256 for this reason.
+const LUN_0: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
 
 /// Something the driver is told without having asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +42,7 @@ impl Event {
         let mut bytes = [0; EVENT_LEN];
         bytes[0..4].copy_from_slice(&kind.to_le_bytes());
         if self != Event::NoEvent {
-            bytes[4..12].copy_from_slice(&Address::field(0, 0));
+            bytes[4..12].copy_from_slice(&LUN_0);
         }
         bytes[12..16].copy_from_slice(&reason.to_le_bytes());
         bytes
@@ -52,7 +57,7 @@ mod tests {
     fn encode_parameter_change() {
         let bytes = Event::ParameterChange(Asc::CAPACITY_DATA_HAS_CHANGED).encode(false);
         assert_eq!(bytes[0..4], [3, 0, 0, 0]);
-        assert_eq!(bytes[4..8], [1, 0, 0x40, 0]);
+        assert_eq!(bytes[4..8], [1, 0, 0, 0], "Linux takes a flag for a part of the number");
         assert_eq!(bytes[12..16], [0x2A, 0x09, 0, 0]);
     }
 

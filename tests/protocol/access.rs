@@ -91,7 +91,9 @@ impl Scene {
 }
 
 fn told(event: Option<Event>) -> Option<(u32, u32)> {
-    event.map(|event| (event.kind, event.reason))
+    // What Linux takes for number 0, see src/virtio_scsi/event.rs.
+    let lun_0 = [1, 0, 0, 0, 0, 0, 0, 0];
+    event.inspect(|event| assert_eq!(event.lun, lun_0)).map(|event| (event.kind, event.reason))
 }
 
 #[test]

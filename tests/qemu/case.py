@@ -23,11 +23,11 @@ class Lab:
         self.directory = OUT / name
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
-        self._image = self.directory / "disk.img"
+        self.image = self.directory / "disk.img"
         self.backend = self.vm = None
         try:
             if system:
-                shutil.copyfile(system, self._image)
+                shutil.copyfile(system, self.image)
             self.backend = Backend(self.directory, *self._storage(bool(system)))
             disk = vhost_user_disk(self.backend.socket, boot=bool(system))
             self.vm = Vm(self.directory, disk, vcpus, system=None if system else GUEST)
@@ -39,7 +39,7 @@ class Lab:
 
     def _storage(self, filled):
         """The backend's paths to the image, and after them its options. The image is there already if it is `filled`."""
-        return [emulated_ports(self._image, None if filled else DISK_SIZE)]
+        return [emulated_ports(self.image, None if filled else DISK_SIZE)]
 
     @property
     def guest(self):
@@ -49,7 +49,7 @@ class Lab:
         for part in (self.vm, self.backend):
             if part:
                 part.close()
-        self._image.unlink(missing_ok=True)
+        self.image.unlink(missing_ok=True)
 
     def show_logs(self):
         # The guest's own words say most, and of a long output often only the beginning is kept.

@@ -67,11 +67,14 @@ def free_port():
 
 
 class Proxy:
-    """The wire of one path. While it is cut, connections are reset as soon as they are made."""
+    """The wire of one path. While it is cut, connections are reset as soon as they are made; while it is silent, what is
+    sent arrives, and the answers only when it is mended."""
 
     def __init__(self, target):
         self._target = target
         self._cut = False
+        self._answers = threading.Event()
+        self._answers.set()
         self._connections = set()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -86,12 +89,18 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     stream.shutdown(socket.SHUT_RDWR) # wakes its thread, which resets
 
+    def silence(self):
+        """Holds back what the target answers."""
+        self._answers.clear()
+
     def mend(self):
         with self._lock:
             self._cut = False
+        self._answers.set()
 
     def close(self):
         self.cut()
+        self._answers.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR) # wakes the thread, as closing would not
         self._listener.close()
@@ -112,7 +121,7 @@ class Proxy:
                 if self._cut:
                     return
                 self._connections |= {client, portal}
-            answers = threading.Thread(target=pump, args=[portal, client], daemon=True)
+            answers = threading.Thread(target=pump, args=[portal, client, self._answers.wait], daemon=True)
             answers.start()
             pump(client, portal)
             answers.join()
@@ -120,10 +129,11 @@ class Proxy:
                 self._connections -= {client, portal}
 
 
-def pump(source, sink):
-    """Passes bytes one way until either end is gone, and takes the other way down with it."""
+def pump(source, sink, when=lambda: None):
+    """Passes bytes one way until either end is gone, and takes the other way down with it. Each piece waits for `when`."""
     with contextlib.suppress(OSError):
         while data := source.recv(CHUNK):
+            when()
             sink.sendall(data)
     for stream in (source, sink):
         with contextlib.suppress(OSError):
@@ -144,9 +154,9 @@ class IscsiLab(Lab):
 
     def _storage(self, filled):
         if not filled:
-            with open(self._image, "wb") as image:
+            with open(self.image, "wb") as image:
                 image.truncate(DISK_SIZE)
-        self.tgtd = Tgtd(self.directory, self._image)
+        self.tgtd = Tgtd(self.directory, self.image)
         self.proxies = [Proxy(self.tgtd.port) for _ in range(2)]
         config = self.directory / "config.toml"
         config.write_text(f'[iscsi]\ninitiator_name = "{INITIATOR}"\n')
@@ -156,4 +166,4 @@ class IscsiLab(Lab):
         for part in (self.vm, self.backend, *self.proxies, self.tgtd):
             if part:
                 part.close()
-        self._image.unlink(missing_ok=True)
+        self.image.unlink(missing_ok=True)
