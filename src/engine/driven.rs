@@ -35,6 +35,10 @@ pub trait Driven: Send + 'static {
     /// with another deadline, the earlier one counts.
     fn drain(&mut self, deadline: Instant);
 
+    /// The control ring is about to stop: the task management functions that were taken are answered
+    /// in their time, and those that are left at `deadline` with a failure. Requests go on.
+    fn drain_tasks(&mut self, deadline: Instant);
+
     /// The connection is gone: requests are given up unanswered as soon as no path can touch
     /// their memory any more.
     fn disconnect(&mut self);

@@ -125,6 +125,9 @@ pub enum ToManager {
         /// It found what the function was about.
         found: bool,
     },
+    /// A lane that stops has given a command back: nobody can end that before it is taken again,
+    /// when the lane comes up the next time.
+    GaveBack(LaneId),
     /// The guest sent a reservation command; answered by [`ToLane::Reserved`].
     Reserve {
         /// Who asks.

@@ -338,6 +338,9 @@ impl Driven for FakeLane {
         self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
     }
 
+    /// It answers at once.
+    fn drain_tasks(&mut self, _: Instant) {}
+
     fn disconnect(&mut self) {
         self.gone = true;
     }

@@ -95,7 +95,6 @@ pub struct Worker<L> {
     lane_fds: Vec<RawFd>,
     lane_fds_version: Option<u64>,
     stops: Vec<(RingIndex, Sender<u16>)>,
-    drained_for_control: bool,
     closing: bool,
     quitting: bool,
 }
@@ -114,7 +113,6 @@ impl<L: Driven> Worker<L> {
             lane_fds: Vec::new(),
             lane_fds_version: None,
             stops: Vec::new(),
-            drained_for_control: false,
             closing: false,
             quitting: false,
         })
@@ -220,8 +218,7 @@ impl<L: Driven> Worker<L> {
             RingIndex::EVENT => {}
             RingIndex::CONTROL => {
                 if busy {
-                    self.lane.drain(deadline);
-                    self.drained_for_control = true;
+                    self.lane.drain_tasks(deadline);
                 }
             }
             _ => self.lane.drain(deadline),
@@ -273,12 +270,6 @@ impl<L: Driven> Worker<L> {
         let base = self.rings.queue(ring)?.stopped()?;
         let queue = self.rings.remove(ring)?;
         self.poller.remove(queue.kick());
-        if ring == RingIndex::CONTROL && std::mem::take(&mut self.drained_for_control) {
-            // The request ring goes on, unless it stops as well.
-            if !self.stops.iter().any(|(other, _)| is_request(*other)) {
-                self.lane.resume();
-            }
-        }
         Some(base)
     }
 

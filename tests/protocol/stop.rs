@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::backend::{Setup, path_name};
-use crate::driver::{Config, Device};
 use vhost::VhostBackend;
 
+use crate::backend::{Setup, path_name};
+use crate::control::function::ABORT_TASK;
+use crate::driver::{Config, Device};
 use crate::initiator::{pattern, read, write};
 use crate::load::Load;
 use crate::memory::GuestMemory;
 use crate::qmp::Qmp;
-use crate::queue::{CANARY, Completion, PROMPT, Queue, Ticket, response};
+use crate::queue::{CANARY, Completion, LUN0, PROMPT, Queue, Ticket, response};
 
 const SLACK: Duration = Duration::from_millis(500);
 /// What the tests set where the default would only make them slower.
@@ -169,6 +170,49 @@ fn stop_with_no_path_keeps_the_commands_and_waits_for_nothing() {
     qmp.execute("path-reinstate", json!({"name": name}));
     device.resume().expect("the rings start again");
     assert_done(&mut device, &tickets);
+}
+
+#[test]
+fn function_about_a_command_that_a_stopped_ring_keeps_fails() {
+    let backend = Setup::ports(1).start();
+    let mut qmp = backend.qmp();
+    let mut device = backend.guest(2);
+    device.queue().settle();
+    let name = path_name(&mut qmp, 1);
+    qmp.execute("path-fail", json!({"name": name}));
+    let ticket = device.queues[1].submit(&read(0, 8));
+    qmp.wait_until_held(1);
+    device.session.frontend.get_vring_base(3).expect("the ring stops");
+    let answer = device.control().manage(ABORT_TASK, LUN0, ticket.0);
+    assert_eq!(answer, response::FAILURE, "it goes on at the next start, aborted or not");
+    qmp.execute("path-reinstate", json!({"name": name}));
+    device.stop().expect("the rings stop");
+    device.resume().expect("the rings start again");
+    assert!(device.queues[1].wait(ticket, PROMPT).is_good());
+    assert_eq!(device.control().manage(ABORT_TASK, LUN0, ticket.0), response::OK);
+}
+
+#[test]
+fn control_ring_that_stops_alone_fails_its_function_in_time_and_leaves_requests_alone() {
+    let backend = Setup::ports(1).backend("stop_deadline = 0.5").start();
+    let mut qmp = backend.qmp();
+    let mut device = backend.guest(1);
+    device.queue().settle();
+    hang(&mut qmp);
+    let ticket = device.queue().submit(&write(0, pattern(1, 8)));
+    qmp.wait_until_held(1);
+    let mut control = device.control.take().expect("there is one");
+    // Answered when the write cannot land any more, after write_quiesce.
+    let asked = std::thread::spawn(move || control.manage(ABORT_TASK, LUN0, ticket.0));
+    std::thread::sleep(Duration::from_millis(100));
+    let start = Instant::now();
+    device.session.frontend.get_vring_base(0).expect("the ring stops");
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(500) + SLACK, "{took:?}");
+    assert_eq!(asked.join().expect("it is answered"), response::FAILURE);
+    qmp.execute("clear-faults", json!({}));
+    device.queue().good(&read(8, 8));
+    assert_eq!(device.queue().wait(ticket, PROMPT).response, response::ABORTED);
 }
 
 #[test]

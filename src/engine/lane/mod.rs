@@ -122,6 +122,8 @@ pub struct Lane<T: Transport> {
     announced: bool,
     /// How often it has been announced.
     runs: u64,
+    /// The manager knows that commands of this run go on at the next start.
+    gives_back: bool,
 }
 
 /// What a lane does with new and old requests.
@@ -171,6 +173,7 @@ impl<T: Transport> Lane<T> {
             batch: Batch::default(),
             announced: false,
             runs: 0,
+            gives_back: false,
         }
     }
 
@@ -357,6 +360,10 @@ impl<T: Transport> Driven for Lane<T> {
         };
     }
 
+    fn drain_tasks(&mut self, deadline: Instant) {
+        self.tasks.drain(deadline);
+    }
+
     fn disconnect(&mut self) {
         self.mode = Mode::Disconnected;
         self.abandon_all(&mut Owed::abandon);
@@ -377,6 +384,7 @@ impl<T: Transport> Driven for Lane<T> {
             self.manager.send(ToManager::Core(Event::LaneDown(self.id)));
         }
         self.announced = true;
+        self.gives_back = false;
         self.runs += 1;
         self.holds.acknowledge_again();
         self.manager.send(ToManager::Core(Event::LaneUp(self.id)));

@@ -5,6 +5,8 @@
 //! visible to the guest. What is on a path is taken back first; a write that may still land is
 //! waited for.
 
+use std::time::Instant;
+
 use super::Lane;
 use super::commands::{Command, Doom, State};
 use crate::completion::{Outcome, Owed, Response};
@@ -31,6 +33,8 @@ pub struct Tasks {
     /// The guest's questions that wait for all lanes: only the first lane has some.
     asked: Vec<(u64, Owed, ControlRequest)>,
     numbers: u64,
+    /// When those that are asked must be answered: the control ring stops.
+    deadline: Option<Instant>,
 }
 
 impl Tasks {
@@ -46,8 +50,20 @@ impl Tasks {
         self.asked.is_empty()
     }
 
+    /// The control ring stops: what is asked is answered by `deadline`.
+    pub fn drain(&mut self, deadline: Instant) {
+        let earlier = self.deadline.unwrap_or(deadline);
+        self.deadline = (!self.asked.is_empty()).then_some(earlier.min(deadline));
+    }
+
+    /// When [`Tasks::drain`] wants the guest's questions to be answered.
+    pub fn next_timer(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     /// The connection is gone.
     pub fn abandon(&mut self) {
+        self.deadline = None;
         for (_, owed, _) in self.asked.drain(..) {
             owed.abandon();
         }
@@ -86,12 +102,14 @@ impl<T: Transport> Lane<T> {
     ) {
         if let Some(at) = self.tasks.asked.iter().position(|(asked, ..)| *asked == number) {
             let (_, owed, request) = self.tasks.asked.swap_remove(at);
+            self.tasks.deadline = self.tasks.deadline.filter(|_| !self.tasks.asked.is_empty());
             guest.answer_control(owed, &request, response);
         }
     }
 
     /// The drain's time is up: the guest's questions are not answered any more by what they ask.
     pub(super) fn fail_tasks<G: Guest>(&mut self, guest: &mut G) {
+        self.tasks.deadline = None;
         for (_, owed, request) in self.tasks.asked.drain(..) {
             guest.answer_control(owed, &request, ControlResponse::Failure);
         }

@@ -9,6 +9,7 @@ use super::{Lane, Mode};
 use crate::completion::{Outcome, Response};
 use crate::engine::driven::Driven;
 use crate::engine::guest::Guest;
+use crate::engine::messages::ToManager;
 use crate::ids::Slot;
 use crate::limits::{CHANNEL_BACKOFF, DEADLINE_SCAN};
 use crate::lun::Repeat;
@@ -108,6 +109,9 @@ impl<T: Transport> Lane<T> {
                 self.drive(guest, slot, now);
             }
         }
+        if self.tasks.next_timer().is_some_and(|deadline| deadline <= now) {
+            self.fail_tasks(guest);
+        }
         if let Mode::Draining(deadline) = self.mode {
             self.go_on_draining(guest, deadline <= now);
         }
@@ -134,7 +138,8 @@ impl<T: Transport> Lane<T> {
         };
         let limit = self.deadlines.path_timeout;
         let hedges = self.hedges.as_ref().and_then(|hedges| hedges.next_timer(limit));
-        let others = [drain, self.rests.next(), self.paths.next_timer(), hedges];
+        let tasks = self.tasks.next_timer();
+        let others = [drain, tasks, self.rests.next(), self.paths.next_timer(), hedges];
         others.into_iter().chain([scan]).flatten().min()
     }
 
@@ -170,6 +175,9 @@ impl<T: Transport> Lane<T> {
             (true, true) => {
                 self.fail_tasks(guest);
                 self.mode = Mode::Leaving;
+                if !self.commands.is_empty() {
+                    self.tell_of_giving_back();
+                }
                 self.abandon_all(&mut |owed| guest.give_back(owed));
             }
             (true, false) => self.give_back_what_waits(guest),
@@ -187,8 +195,18 @@ impl<T: Transport> Lane<T> {
             let waits = matches!(command.state, State::Waiting | State::Resting(_) | State::Held);
             // Once given back, nobody knows any more that it was never sent.
             if waits && command.doom.is_none() && command.row.repeat != Repeat::Never {
+                self.tell_of_giving_back();
                 self.abandon(slot, |owed| guest.give_back(owed));
             }
+        }
+    }
+
+    /// Before the first command of a run is given back: a task management function that is answered
+    /// from now on must not say that it has ended it. What goes back later is known by then, since
+    /// the deadline tells of all that is left.
+    fn tell_of_giving_back(&mut self) {
+        if !std::mem::replace(&mut self.gives_back, true) {
+            self.manager.send(ToManager::GaveBack(self.id));
         }
     }
 

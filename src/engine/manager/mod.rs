@@ -279,6 +279,7 @@ impl<T: Transport> Manager<T> {
                 self.tasks.done(lane, number, found);
                 self.finish_tasks();
             }
+            ToManager::GaveBack(lane) => self.tasks.gave_back(lane),
             ToManager::Reserve { lane, serial, request } => {
                 self.ask_reservations((lane, serial), request, now);
             }

@@ -1,4 +1,7 @@
 //! Task management across all lanes: a function is done when every lane has done its part.
+//!
+//! While the device stops, a lane may give commands back, which go on at the next start. What a
+//! function says of those cannot be done: it is answered FUNCTION FAILED.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +18,8 @@ struct Begun {
     attention: Option<Asc>,
     left: BTreeSet<LaneId>,
     found: bool,
+    /// A command that it may have been about goes on at the next start.
+    missed: bool,
 }
 
 /// A function that every lane has done.
@@ -36,12 +41,19 @@ pub struct Tasks {
     lanes: BTreeSet<LaneId>,
     /// How often each lane has come up.
     runs: BTreeMap<LaneId, u64>,
+    /// Lanes that have given commands back and have not come up since.
+    given_back: BTreeSet<LaneId>,
     begun: Vec<Begun>,
 }
 
 impl Tasks {
     /// A lane runs.
     pub fn lane_up(&mut self, lane: LaneId) {
+        if self.lanes.is_empty() {
+            // The device starts anew, perhaps with fewer rings.
+            self.given_back.clear();
+        }
+        self.given_back.remove(&lane);
         self.lanes.insert(lane);
         *self.runs.entry(lane).or_default() += 1;
     }
@@ -61,6 +73,12 @@ impl Tasks {
         self.begun.retain(|task| task.asker != lane);
     }
 
+    /// A lane has given a command back.
+    pub fn gave_back(&mut self, lane: LaneId) {
+        self.given_back.insert(lane);
+        self.begun.iter_mut().for_each(|task| task.missed = true);
+    }
+
     /// The guest asked; returns the lanes that must do their part.
     pub fn begin(
         &mut self,
@@ -70,7 +88,9 @@ impl Tasks {
         attention: Option<Asc>,
     ) -> BTreeSet<LaneId> {
         let left = self.lanes.clone();
-        self.begun.push(Begun { asker, number, task, attention, left: left.clone(), found: false });
+        let missed = !self.given_back.is_empty();
+        let (asked, found) = (left.clone(), false);
+        self.begun.push(Begun { asker, number, task, attention, left: asked, found, missed });
         left
     }
 
@@ -92,6 +112,7 @@ impl Tasks {
             asker: task.asker,
             number: task.number,
             response: match task.task {
+                _ if task.missed => ControlResponse::Failure,
                 Task::Query(_) | Task::QueryAny if task.found => ControlResponse::FunctionSucceeded,
                 _ => ControlResponse::FunctionComplete,
             },
@@ -127,5 +148,36 @@ mod tests {
         tasks.lane_down(LaneId(0));
         tasks.done(LaneId(1), 1, true);
         assert_eq!(tasks.take_finished(), []);
+    }
+
+    #[test]
+    fn task_fails_where_a_command_was_given_back() {
+        let mut tasks = Tasks::default();
+        let response = |tasks: &mut Tasks| tasks.take_finished()[0].response;
+        (0..2).for_each(|lane| tasks.lane_up(LaneId(lane)));
+        tasks.begin(LaneId(0), 1, Task::AbortAll, Some(Asc::BUS_DEVICE_RESET));
+        tasks.done(LaneId(0), 1, false);
+        tasks.gave_back(LaneId(1));
+        tasks.lane_down(LaneId(1));
+        assert_eq!(response(&mut tasks), ControlResponse::Failure);
+        tasks.begin(LaneId(0), 2, Task::AbortAll, None);
+        tasks.done(LaneId(0), 2, true);
+        assert_eq!(response(&mut tasks), ControlResponse::Failure, "it is still not taken again");
+        tasks.lane_up(LaneId(1));
+        tasks.begin(LaneId(0), 3, Task::AbortAll, None);
+        (0..2).for_each(|lane| tasks.done(LaneId(lane), 3, true));
+        assert_eq!(response(&mut tasks), ControlResponse::FunctionComplete);
+    }
+
+    #[test]
+    fn commands_given_back_by_a_ring_that_never_comes_again_are_forgotten() {
+        let mut tasks = Tasks::default();
+        (0..2).for_each(|lane| tasks.lane_up(LaneId(lane)));
+        tasks.gave_back(LaneId(1));
+        (0..2).for_each(|lane| tasks.lane_down(LaneId(lane)));
+        tasks.lane_up(LaneId(0));
+        tasks.begin(LaneId(0), 1, Task::AbortAll, None);
+        tasks.done(LaneId(0), 1, false);
+        assert_eq!(tasks.take_finished()[0].response, ControlResponse::FunctionComplete);
     }
 }
