@@ -29,8 +29,7 @@ class Lab:
             if system:
                 shutil.copyfile(system, self.image)
             self.backend = Backend(self.directory, *self._storage(bool(system)))
-            disk = vhost_user_disk(self.backend.socket, boot=bool(system))
-            self.vm = Vm(self.directory, disk, vcpus, system=None if system else GUEST)
+            self.vm = Vm(self.directory, self._disk(bool(system)), vcpus, system=None if system else GUEST)
             self.guest.wait_ready()
         except BaseException:
             self.show_logs()
@@ -40,6 +39,10 @@ class Lab:
     def _storage(self, filled):
         """The backend's paths to the image, and after them its options. The image is there already if it is `filled`."""
         return [emulated_ports(self.image, None if filled else DISK_SIZE)]
+
+    def _disk(self, boot):
+        """What QEMU is told of the backend's LUN."""
+        return vhost_user_disk(self.backend.socket, boot)
 
     @property
     def guest(self):
