@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::commands::{Doom, State};
-use super::{Lane, Mode, exhausted, overdue};
+use super::{Lane, Mode, overdue};
 use crate::completion::{Outcome, Owed, Response};
 use crate::engine::guest::{Guest, Request};
 use crate::engine::messages::ToManager;
 use crate::ids::{AttemptId, PathId, Slot};
 use crate::lun::Repeat;
-use crate::multipath::Event;
 use crate::multipath::classify::{Class, Executed, Verdict, classify};
 use crate::multipath::hold::Wait;
 use crate::multipath::retry::{Next, Problem, Where, rule};
+use crate::multipath::{Event, NoPath};
 use crate::path::{Answer, Ended, Fate, Residual, Transport};
 use crate::scsi::alua::AccessState;
 use crate::scsi::{Asc, SenseKey, Status};
@@ -307,6 +307,16 @@ impl<T: Transport> Lane<T> {
     /// How long a command has been tried, on the clock that stands still without paths.
     pub(super) fn tried_for(&self, slot: Slot, now: Instant) -> Duration {
         self.clock.trying(now).saturating_sub(self.commands[slot].began)
+    }
+}
+
+/// The answer to a command for which all that may be tried has been tried.
+fn exhausted(no_path: NoPath, room: u32) -> Outcome {
+    match no_path {
+        NoPath::Hold => Outcome::status(Status::BUSY, room),
+        NoPath::Fail => Outcome::response(Response::TransportFailure, room),
+        // The array's own word: no driver tries that again.
+        NoPath::Gone => Outcome::check(SenseKey::IllegalRequest, Asc::LUN_NOT_SUPPORTED, room),
     }
 }
 

@@ -55,12 +55,11 @@ use super::driven::{Driven, Turn};
 use super::guest::{Guest, Request};
 use super::mailbox::{Mail, Post};
 use super::messages::{Attention, Deadlines, Snapshot, ToLane, ToManager};
-use crate::completion::{Outcome, Owed, Response};
+use crate::completion::Owed;
 use crate::ids::{LaneId, Slot};
 use crate::limits::{RING_SIZE_MAX, TURN_EXCHANGES_MAX, TURN_REQUESTS_MAX};
 use crate::multipath::{Event, Nodes, Policy, Selector};
 use crate::path::Transport;
-use crate::scsi::{Asc, SenseKey};
 use crate::stats::LaneCounters;
 
 /// What a lane is made of.
@@ -391,17 +390,5 @@ impl<T: Transport> Driven for Lane<T> {
         // It has nothing from before; of later ones it tells when it has read of them.
         let (lane, fences) = (self.id, self.fence.seen());
         self.manager.send(ToManager::FenceSettled { lane, fences });
-    }
-}
-
-/// The answer to a command for which all that may be tried has been tried.
-fn exhausted(no_path: crate::multipath::NoPath, room: u32) -> Outcome {
-    match no_path {
-        crate::multipath::NoPath::Hold => Outcome::status(crate::scsi::Status::BUSY, room),
-        crate::multipath::NoPath::Fail => Outcome::response(Response::TransportFailure, room),
-        // The array's own word: no driver tries that again.
-        crate::multipath::NoPath::Gone => {
-            Outcome::check(SenseKey::IllegalRequest, Asc::LUN_NOT_SUPPORTED, room)
-        }
     }
 }
