@@ -195,6 +195,11 @@ pub const HOLD_DOWN_FORGET: Duration = Duration::from_secs(300);
 pub const TURN_REQUESTS_MAX: usize = 256;
 /// Times that a lane sends and takes ends in one turn: a failover may need a few.
 pub const TURN_EXCHANGES_MAX: usize = 8;
+/// Messages that the manager has not read from which on lanes take no new requests: there are
+/// commands of the guest's, and answers of an array, each of which makes one.
+pub const MAIL_UNREAD_MAX: usize = 4096;
+/// How long a lane waits then, before it looks again.
+pub const MAIL_PAUSE: Duration = Duration::from_millis(1);
 /// How often a lane looks whether one of its commands has been under way for too long.
 pub const DEADLINE_SCAN: Duration = Duration::from_millis(20);
 

@@ -25,6 +25,8 @@ pub struct Clock {
     next_scan: Option<Instant>,
     /// When channels that could not be opened are tried again.
     open_again: Option<Instant>,
+    /// No requests are taken before this time: the manager has to catch up.
+    pub pause: Option<Instant>,
 }
 
 impl Clock {
@@ -35,6 +37,7 @@ impl Clock {
             runs_since: paths_exist.then_some(now),
             next_scan: None,
             open_again: None,
+            pause: None,
         }
     }
 
@@ -134,7 +137,7 @@ impl<T: Transport> Lane<T> {
         };
         let limit = self.deadlines.path_timeout;
         let hedges = self.hedges.as_ref().and_then(|hedges| hedges.next_timer(limit));
-        let others = [drain, self.rests.next(), self.paths.next_timer(), hedges];
+        let others = [drain, self.rests.next(), self.paths.next_timer(), hedges, self.clock.pause];
         others.into_iter().chain([scan]).flatten().min()
     }
 
