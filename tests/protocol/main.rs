@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   tests:  handshake  lun  hedges  task_management  failover  stop  hostile_chains  hostile_messages
-//!           inflight   |     |           |            |     reconnect       |               |
+//!           inflight   |     |           |           resources reconnect   storm          storm
 //!               |       |     |           |            |        |          |               |
 //!   load      (verified I/O under way)                 +        +          |               |
 //!   initiator (SCSI commands by name)                                      |               |
@@ -27,6 +27,7 @@ mod driver;
 mod failover;
 mod handshake;
 mod hedges;
+mod holdings;
 mod hostile_chains;
 mod hostile_messages;
 mod idle;
@@ -42,9 +43,11 @@ mod queue;
 mod reconnect;
 mod report;
 mod reservation;
+mod resources;
 mod ring;
 mod service;
 mod stop;
+mod storm;
 mod sys;
 mod takeover;
 mod task_management;
