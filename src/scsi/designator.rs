@@ -194,10 +194,17 @@ fn is_blank(designator: &Designator<'_>) -> bool {
     }
 }
 
-/// The value without padding where its type is text.
+/// The value without padding where its type is text. As it came otherwise: two names that cannot be
+/// shown need not be one.
 fn trimmed(designator: &Designator<'_>) -> Vec<u8> {
+    let is_padding = |byte: &u8| matches!(byte, 0 | b' ');
     match designator.kind {
-        kind::SCSI_NAME | kind::T10_VENDOR => super::inquiry::text(designator.value).into_bytes(),
+        kind::SCSI_NAME | kind::T10_VENDOR => {
+            let value = designator.value;
+            let from = value.iter().position(|byte| !is_padding(byte)).unwrap_or(value.len());
+            let to = value.iter().rposition(|byte| !is_padding(byte)).map_or(from, |last| last + 1);
+            value[from..to].to_vec()
+        }
         kind::UUID => designator.value[2..].to_vec(),
         _ => designator.value.to_vec(),
     }
@@ -261,6 +268,15 @@ mod tests {
         let blank = designator(0, 2, &[0; 8]);
         let named = wwid(&page_of(&[blank, designator(0, 1, b"ACME    7")])).unwrap();
         assert_eq!(named.multipath(), "1ACME_7", "the next best one counts");
+    }
+
+    #[test]
+    fn wwids_that_look_the_same_need_not_be_one() {
+        let named = |value| wwid(&page_of(&[designator(0, 1, value)])).unwrap();
+        let (one, other) = (named(b"ACME    \x01\x02"), named(b"ACME    \x03\x04"));
+        assert_eq!(one.sysfs(), other.sysfs());
+        assert_ne!(one, other);
+        assert_eq!(named(b"ACME    7 \0\0"), named(b"ACME    7"), "padding says nothing");
     }
 
     #[test]
