@@ -33,6 +33,10 @@ mod hostile_messages;
 mod idle;
 mod inflight;
 mod initiator;
+#[cfg(feature = "iscsi")]
+mod liar;
+#[cfg(feature = "iscsi")]
+mod lies;
 mod load;
 mod lun;
 mod memory;

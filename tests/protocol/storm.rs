@@ -314,12 +314,8 @@ fn storm(time: Duration) {
     let row = format!("storm | {rounds} connections in {:?} | {after:?}\n", begin.elapsed());
     let _ = std::io::stderr().write_all(row.as_bytes());
     let before = before.unwrap_or_else(|| panic!("only {rounds} connections in {time:?}"));
-    // Each connection has a thread, and malloc an arena for so many of them: eight a processor, and
-    // two mappings each. That is a bound, and not one for each connection.
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let mappings = before.mappings + 2 * 8 * processors;
     let anonymous_kib = before.anonymous_kib + 3072;
-    after.assert_no_more_than(&Holdings { mappings, anonymous_kib, ..before });
+    after.assert_no_more_than(&Holdings { anonymous_kib, ..before });
     // Each place in the source has so many lines in each interval, whatever happens.
     let intervals = 2 + begin.elapsed().as_secs() / 10;
     let lines = backend.log().len() as u64;
