@@ -70,7 +70,11 @@ fn name(page: &[u8]) {
         assert!(wwid.is_named(&wwid.sysfs()) && wwid.is_named(&wwid.multipath()));
         let printable = |text: &str| text.bytes().all(|byte| (0x20..0x7F).contains(&byte));
         assert!(printable(&wwid.sysfs()) && printable(&wwid.multipath()), "{wwid}");
-        assert!(wwid.sysfs().trim_start_matches("t10.").len() > 1, "a name that says nothing");
+        let name = wwid.sysfs();
+        let said = name.strip_prefix("t10.").unwrap_or(&name);
+        let digits = said.strip_prefix("naa.").or_else(|| said.strip_prefix("eui."));
+        let is_blank = digits.unwrap_or(said).bytes().all(|byte| byte == b' ' || byte == b'0');
+        assert!(!is_blank || digits.is_none() && !said.is_empty(), "it says nothing: {name}");
     }
 }
 

@@ -1,7 +1,8 @@
 //! The fuzzers' inputs, replayed without a fuzzer, and some thousand mutations of each target's.
 //!
 //! `fuzz/inputs/TARGET.txt` has one input a line: printable characters as they are, all others and
-//! the backslash as `\xNN`. `fuzz/run` adds to it what is worth keeping.
+//! the backslash as `\xNN`, four zeroes and more as `\zCOUNT;`. `fuzz/run` adds to it what is worth
+//! keeping.
 
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
@@ -26,25 +27,41 @@ fn read(line: &str) -> Option<Vec<u8>> {
     let mut rest = line.as_bytes();
     while let Some((first, more)) = rest.split_first() {
         rest = more;
-        if *first != b'\\' {
-            bytes.push(*first);
-            continue;
+        match (first, more) {
+            (b'\\', [b'x', high, low, more @ ..]) => {
+                let digit = |byte: &u8| char::from(*byte).to_digit(16);
+                bytes.push((digit(high)? << 4 | digit(low)?) as u8);
+                rest = more;
+            }
+            (b'\\', [b'z', more @ ..]) => {
+                let end = more.iter().position(|byte| *byte == b';')?;
+                let count: usize = std::str::from_utf8(&more[..end]).ok()?.parse().ok()?;
+                bytes.resize(bytes.len() + count, 0);
+                rest = &more[end + 1..];
+            }
+            (b'\\', _) => return None,
+            _ => bytes.push(*first),
         }
-        let [b'x', high, low, more @ ..] = rest else { return None };
-        let digit = |byte: &u8| char::from(*byte).to_digit(16);
-        bytes.push((digit(high)? << 4 | digit(low)?) as u8);
-        rest = more;
     }
     Some(bytes)
 }
 
 fn written(input: &[u8]) -> String {
-    let plain = |byte: &u8| (0x20..0x7F).contains(byte) && *byte != b'\\';
-    let one = |byte: &u8| match plain(byte) {
-        true => char::from(*byte).to_string(),
-        false => format!("\\x{byte:02x}"),
-    };
-    input.iter().map(one).collect()
+    let mut text = String::new();
+    let mut rest = input;
+    while let Some((first, more)) = rest.split_first() {
+        let zeroes = rest.iter().take_while(|byte| **byte == 0).count();
+        rest = more;
+        match first {
+            0 if zeroes >= 4 => {
+                text += &format!("\\z{zeroes};");
+                rest = &more[zeroes - 1..];
+            }
+            0x20..0x7F if *first != b'\\' => text.push(char::from(*first)),
+            _ => text += &format!("\\x{first:02x}"),
+        }
+    }
+    text
 }
 
 /// splitmix64.
@@ -137,6 +154,9 @@ targets! {
 fn inputs_are_read_as_they_were_written() {
     let all: Vec<u8> = (0..=255).collect();
     assert_eq!(read(&written(&all)), Some(all));
+    let zeroes = [&[0; 3][..], b"\\z7;", &[0; 400]].concat();
+    assert_eq!(written(&zeroes), "\\x00\\x00\\x00\\x5cz7;\\z400;");
+    assert_eq!(read(&written(&zeroes)), Some(zeroes));
     assert_eq!(read("a\\"), None);
     assert_eq!(read("a\\x0"), None);
 }
