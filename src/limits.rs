@@ -30,6 +30,8 @@ pub const LOG_BURST: u32 = 16;
 pub const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// ...and repeats so many bytes of the last one.
 pub const LOG_LIKE_MAX: usize = 300;
+/// As [`LOG_BURST`], for all of a guest's rings together.
+pub const LOG_RINGS_BURST: u32 = 4 * LOG_BURST;
 /// Kinds of lines that are counted apart; what is more shares one burst.
 pub const LOG_SUBJECTS_MAX: usize = 1024;
 /// How long to wait before the next try where a connection could not be accepted.
