@@ -106,11 +106,11 @@ impl Drop for Portal {
     }
 }
 
-/// Two portals of one logical unit.
-pub fn portals() -> [Portal; 2] {
+/// So many portals of one logical unit.
+pub fn portals<const N: usize>() -> [Portal; N] {
     let array = Array::in_memory(SIZE, 512, Naa6::local([3; 12])).expect("memory is there");
     let port = |number| Port::on(&array, number, 1, AccessState::ActiveOptimized);
-    [1, 2].map(|number| Portal::open(port(number).expect("it is free")))
+    std::array::from_fn(|at| Portal::open(port(at as u16 + 1).expect("it is free")))
 }
 
 /// A PDU's bytes at `at`, as a number.

@@ -100,7 +100,7 @@ fn r2t(offset: u32, length: u32) -> Vec<u8> {
 /// Verified I/O over both paths, while one of them tells each of `lies` for a while, of one command
 /// in eight. Every command ends with GOOD.
 fn under_load(lies: &[(&str, Change)]) {
-    let portals = portals();
+    let portals = portals::<2>();
     let backend = start(&portals);
     let mut qmp = backend.qmp();
     for portal in &portals {
@@ -150,7 +150,7 @@ fn garbled_sense_costs_a_try_and_no_data() {
 
 /// One command over the lying path alone.
 fn alone(lie: Change) -> (Completion, Completion) {
-    let portals = portals();
+    let portals = portals::<2>();
     let backend = start(&portals[1..]);
     wait(&mut backend.qmp(), &portals[1], PROMPT, &["up"]);
     let mut device = backend.guest(1);
@@ -170,7 +170,7 @@ fn alone(lie: Change) -> (Completion, Completion) {
 
 #[test]
 fn status_that_does_not_exist_fails_the_path_until_it_is_over() {
-    let portals = portals();
+    let portals = portals::<2>();
     let backend = start(&portals[1..]);
     let mut qmp = backend.qmp();
     wait(&mut qmp, &portals[1], PROMPT, &["up"]);
@@ -212,7 +212,7 @@ fn residual_that_cannot_be_is_cut_to_what_there_was() {
 fn second(
     lie: impl Fn(&vhost_user_scsi_mpath::scsi::Cdb, &mut Said) + Send + Sync + 'static,
 ) -> (String, String) {
-    let portals = portals();
+    let portals = portals::<2>();
     let backend = start(&portals);
     let mut qmp = backend.qmp();
     for portal in &portals {
