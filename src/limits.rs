@@ -30,6 +30,8 @@ pub const LOG_BURST: u32 = 16;
 pub const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// ...and repeats so many bytes of the last one.
 pub const LOG_LIKE_MAX: usize = 300;
+/// As [`LOG_BURST`], for all of a guest's rings together.
+pub const LOG_RINGS_BURST: u32 = 4 * LOG_BURST;
 /// Kinds of lines that are counted apart; what is more shares one burst.
 pub const LOG_SUBJECTS_MAX: usize = 1024;
 /// How long to wait before the next try where a connection could not be accepted.
@@ -195,6 +197,11 @@ pub const HOLD_DOWN_FORGET: Duration = Duration::from_secs(300);
 pub const TURN_REQUESTS_MAX: usize = 256;
 /// Times that a lane sends and takes ends in one turn: a failover may need a few.
 pub const TURN_EXCHANGES_MAX: usize = 8;
+/// Messages that the manager has not read from which on lanes take no new requests: there are
+/// commands of the guest's, and answers of an array, each of which makes one.
+pub const MAIL_UNREAD_MAX: usize = 4096;
+/// How long a lane waits then, before it looks again.
+pub const MAIL_PAUSE: Duration = Duration::from_millis(1);
 /// How often a lane looks whether one of its commands has been under way for too long.
 pub const DEADLINE_SCAN: Duration = Duration::from_millis(20);
 

@@ -13,13 +13,13 @@ const OWN: [&str; 3] = ["qmp_capabilities", "query-commands", "query-version"];
 
 /// Where one client stands.
 #[derive(Debug, Default)]
-pub(super) struct Dialogue {
+pub struct Dialogue {
     negotiated: bool,
 }
 
 /// What a line comes to.
 #[derive(Debug, PartialEq)]
-pub(super) enum Step {
+pub enum Step {
     /// Say this.
     Say(Value),
     /// Ask the manager, and say [`answer`] with this id.
@@ -128,7 +128,7 @@ pub(super) fn greeting() -> Value {
 }
 
 /// The manager's answer to a client.
-pub(super) fn answer(result: OrderResult, id: Option<Value>) -> Value {
+pub fn answer(result: OrderResult, id: Option<Value>) -> Value {
     let value = match result {
         Ok(Reply::Backend(report)) => serde_json::to_value(report),
         Ok(Reply::Lun(report)) => serde_json::to_value(report),

@@ -6,7 +6,7 @@
 
 /// Scans a stream piece by piece, each byte once.
 #[derive(Debug, Default)]
-pub(super) struct Framer {
+pub struct Framer {
     /// Bytes of this request that have been looked at.
     scanned: usize,
     /// What they are so far.

@@ -13,8 +13,8 @@
 //! |---|---|
 //! | [`server`] | the loop: clients, their readiness, the mail |
 //! | `session` | one client's bytes: bounded lines in, a bounded backlog out |
-//! | `framing` | where a request ends; pure |
-//! | `dialogue` | greeting, negotiation, requests and answers, as QEMU has them; pure |
+//! | [`framing`] | where a request ends; pure |
+//! | [`dialogue`] | greeting, negotiation, requests and answers, as QEMU has them; pure |
 //! | `command`, `arguments`, [`fault`] | from a command's words to an [`Order`], strictly checked; pure |
 //! | [`mail`](mod@mail) | what crosses threads: answers and events, and the wake-up |
 //! | `reload` | what another reading of the configuration has come to |
@@ -31,10 +31,10 @@ mod arguments;
 pub mod ask;
 pub mod client;
 mod command;
-mod dialogue;
+pub mod dialogue;
 mod epoll_sys;
 pub mod fault;
-mod framing;
+pub mod framing;
 pub mod history;
 pub mod mail;
 mod reload;

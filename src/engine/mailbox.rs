@@ -5,7 +5,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -14,6 +14,8 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 struct Bell {
     /// Mail has been posted since the last time the receiver looked.
     rung: AtomicBool,
+    /// Messages that are not read yet. Only a measure: nothing is ordered by it.
+    unread: AtomicUsize,
     fd: EventFd,
 }
 
@@ -33,10 +35,17 @@ impl<M> Clone for Post<M> {
 impl<M> Post<M> {
     /// Posts. Mail for a receiver that is gone is dropped: whoever cares has been told otherwise.
     pub fn send(&self, message: M) {
+        self.bell.unread.fetch_add(1, Ordering::Relaxed);
         if self.queue.send(message).is_ok() && !self.bell.rung.swap(true, Ordering::AcqRel) {
             // Fails only when the counter is full, and then the descriptor is readable already.
             let _ = self.bell.fd.write(1);
         }
+    }
+
+    /// Messages, of all senders, that the receiver has not read. The queue has no bound of its own,
+    /// since who posts cannot wait; who can, looks here before it begins what will make it post.
+    pub fn unread(&self) -> usize {
+        self.bell.unread.load(Ordering::Relaxed)
     }
 }
 
@@ -54,7 +63,7 @@ impl<M> Mail<M> {
         if !self.bell.rung.load(Ordering::Acquire) {
             return None;
         }
-        if let Ok(message) = self.queue.try_recv() {
+        if let Some(message) = self.take() {
             return Some(message);
         }
         // Empty: take the bell down first and look once more, so that mail posted in between
@@ -65,13 +74,19 @@ impl<M> Mail<M> {
             return None;
         }
         self.bell.rung.swap(false, Ordering::AcqRel);
-        let late = self.queue.try_recv().ok();
+        let late = self.take();
         if late.is_some() {
             // There may be more of the same kind: the next call must not stop at the flag.
             self.bell.rung.store(true, Ordering::Release);
             let _ = self.bell.fd.write(1);
         }
         late
+    }
+
+    fn take(&self) -> Option<M> {
+        let message = self.queue.try_recv().ok()?;
+        self.bell.unread.fetch_sub(1, Ordering::Relaxed);
+        Some(message)
     }
 }
 
@@ -85,6 +100,7 @@ impl<M> AsRawFd for Mail<M> {
 pub fn mailbox<M>() -> io::Result<(Post<M>, Mail<M>)> {
     let bell = Arc::new(Bell {
         rung: AtomicBool::new(false),
+        unread: AtomicUsize::new(0),
         fd: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
     });
     let (sender, receiver) = channel();
@@ -100,9 +116,11 @@ mod tests {
         let (post, mail) = mailbox().unwrap();
         assert_eq!(mail.next(), None);
         (0..5).for_each(|number| post.send(number));
+        assert_eq!(post.unread(), 5);
         assert_eq!(std::iter::from_fn(|| mail.next()).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         post.send(9);
         assert_eq!((mail.next(), mail.next()), (Some(9), None));
+        assert_eq!(post.unread(), 0);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub mod manager;
 pub mod messages;
 pub mod numa;
 mod numa_sys;
+#[cfg(test)]
+mod tests;
 
 pub use driven::{Driven, Lanes, Turn};
 pub use guest::{Guest, Request};

@@ -2,7 +2,8 @@
 //!
 //! Lines of one place in the source about one path or ring are one subject. Each subject has
 //! [`LOG_BURST`] lines, until [`LOG_INTERVAL`] has passed since the first of them; the others are
-//! counted, and one line tells their number. A lock is taken for each line that is wanted, and not
+//! counted, and one line tells their number. A guest may have many rings, so lines of one place
+//! about all of them have [`LOG_RINGS_BURST`] together. A lock is taken for each line that is wanted, and not
 //! held while it is written. What is only for debugging is not limited: somebody asked for it.
 
 use std::collections::HashMap;
@@ -13,10 +14,11 @@ use std::time::Instant;
 
 use log::{Level, Log, Metadata, Record};
 
-use crate::limits::{LOG_BURST, LOG_INTERVAL, LOG_LIKE_MAX, LOG_SUBJECTS_MAX};
+use crate::limits::{LOG_BURST, LOG_INTERVAL, LOG_LIKE_MAX, LOG_RINGS_BURST, LOG_SUBJECTS_MAX};
 
 /// Fields that make lines of one place subjects of their own.
-const APART: [&str; 2] = ["path", "ring"];
+const APART: [&str; 2] = ["path", RING];
+const RING: &str = "ring";
 
 /// The subject of lines that found no place of their own.
 const OTHERS: u64 = 0;
@@ -46,18 +48,31 @@ struct Counter {
 }
 
 impl Counter {
-    /// True when the line may be written; `like` is what it says.
-    fn admit(&mut self, subject: u64, now: Instant, like: impl FnOnce() -> Like) -> bool {
+    /// True when the line may be written; `like` is what it says. `rings` is the subject that it
+    /// shares with lines about other rings.
+    fn admit(
+        &mut self,
+        subject: u64,
+        rings: Option<u64>,
+        now: Instant,
+        like: impl Fn() -> Like,
+    ) -> bool {
+        self.count(subject, LOG_BURST, now, &like)
+            && rings.is_none_or(|rings| self.count(rings, LOG_RINGS_BURST, now, &like))
+    }
+
+    /// One line more of `subject`; true while there are `most` of them at most.
+    fn count(&mut self, subject: u64, most: u32, now: Instant, like: impl Fn() -> Like) -> bool {
         let full = self.windows.len() >= LOG_SUBJECTS_MAX && !self.windows.contains_key(&subject);
         let subject = if full { OTHERS } else { subject };
         let new = || Window { since: now, lines: 0, left_out: 0, like: None };
         let window = self.windows.entry(subject).or_insert_with(new);
-        if window.lines == LOG_BURST {
+        if window.lines >= most {
             window.left_out += 1;
             return false;
         }
         window.lines += 1;
-        if window.lines == LOG_BURST {
+        if window.lines == most {
             window.like = Some(like());
         }
         true
@@ -128,7 +143,7 @@ impl<L: Log> Log for Limited<L> {
         let (told, admitted) = {
             let mut counter = self.counter();
             let told = counter.over(now);
-            let admitted = counter.admit(subject(record), now, || like(record));
+            let admitted = counter.admit(subject(record), rings(record), now, || like(record));
             self.owes.store(counter.owes(), Ordering::Relaxed);
             (told, admitted)
         };
@@ -162,6 +177,14 @@ fn subject(record: &Record<'_>) -> u64 {
     }
     // Never the number of [`OTHERS`].
     hasher.finish().max(OTHERS + 1)
+}
+
+/// What the line is about together with lines about other rings.
+fn rings(record: &Record<'_>) -> Option<u64> {
+    record.key_values().get(log::kv::Key::from(RING))?;
+    let mut hasher = DefaultHasher::new();
+    (record.file(), record.line(), record.target(), "all rings").hash(&mut hasher);
+    Some(hasher.finish().max(OTHERS + 1))
 }
 
 fn like(record: &Record<'_>) -> Like {
@@ -260,6 +283,28 @@ mod tests {
         say(&log, 1, "b", Level::Info, "another path");
         say(&log, 2, "a", Level::Info, "another place");
         assert_eq!(lines(&log), ["another path", "another place"]);
+    }
+
+    #[test]
+    fn flood_about_many_rings_is_bounded_and_counted() {
+        let log = page();
+        let say = |line, ring: u64| {
+            let fields = [("ring", ring)];
+            let mut record = Record::builder();
+            record.line(Some(line)).level(Level::Warn).key_values(&fields);
+            log.log(&record.args(format_args!("ring {ring}")).build());
+        };
+        (0..100).for_each(|_| say(1, 0));
+        assert_eq!(lines(&log).len(), LOG_BURST as usize, "one ring has its own bound");
+        (0..6400).for_each(|number| say(1, 1 + number % 64));
+        assert_eq!(lines(&log).len(), (LOG_RINGS_BURST - LOG_BURST) as usize);
+        say(2, 9);
+        assert_eq!(lines(&log), ["ring 9"], "another place");
+        LATER.set(LOG_INTERVAL);
+        log.flush();
+        let told = lines(&log);
+        assert!(told.iter().any(|line| line.ends_with("like this suppressed: ring 0")), "{told:?}");
+        assert!(told.len() <= 2 + 64, "{}", told.len());
     }
 
     #[test]

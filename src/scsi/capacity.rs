@@ -3,6 +3,10 @@
 /// Bytes of READ CAPACITY(16) parameter data.
 pub const LEN_16: usize = 32;
 
+/// Bytes of a logical block at most: no disk has larger ones, and whoever reads one block to see
+/// whether the medium answers needs room for it.
+pub const BLOCK_SIZE_MAX: u32 = 64 << 10;
+
 /// How large a logical unit is, and in what pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
@@ -15,8 +19,9 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// `None` for data that is cut, a block size of nothing, or a capacity of nothing: no path
-    /// with such an answer can be used.
+    /// `None` for data that is cut, a capacity that is no number, or a block size that is none: less
+    /// than 256, more than [`BLOCK_SIZE_MAX`], no power of two. No path with such an answer can be
+    /// used.
     pub fn parse_16(bytes: &[u8]) -> Option<Self> {
         let last = u64::from_be_bytes(bytes.get(0..8)?.try_into().ok()?);
         let block_size = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
@@ -35,7 +40,8 @@ impl Capacity {
 
     fn with_last(self, last: u64) -> Option<Self> {
         let blocks = last.checked_add(1)?;
-        let sane = self.block_size >= 256 && self.block_size.is_power_of_two();
+        let sane =
+            (256..=BLOCK_SIZE_MAX).contains(&self.block_size) && self.block_size.is_power_of_two();
         sane.then_some(Capacity { blocks, ..self })
     }
 
@@ -102,5 +108,8 @@ mod tests {
         assert_eq!(Capacity::parse_16(&[0; LEN_16]), None);
         assert_eq!(Capacity::parse_10(&[0, 0, 0, 9, 0, 0, 2]), None);
         assert!(Capacity::parse_10(&[0, 0, 0, 9, 0, 0, 2, 0]).is_some());
+        assert!(Capacity::parse_10(&[0, 0, 0, 9, 0, 1, 0, 0]).is_some());
+        assert_eq!(Capacity::parse_10(&[0, 0, 0, 9, 0, 2, 0, 0]), None, "128 KiB");
+        assert_eq!(Capacity::parse_10(&[0, 0, 0, 9, 0x80, 0, 0, 0]), None, "2 GiB");
     }
 }

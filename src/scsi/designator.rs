@@ -150,10 +150,13 @@ fn designators(page_83: &[u8]) -> impl Iterator<Item = Designator<'_>> {
     })
 }
 
-/// How good a designator is as a name, after multipath-tools; `None` for one that is none or whose
-/// length is wrong for its type.
+/// How good a designator is as a name, after multipath-tools; `None` for one that is none, whose
+/// length is wrong for its type, or that is blank: two units that both say nothing are not one.
 fn rank(designator: &Designator<'_>) -> Option<u8> {
     let len = designator.value.len();
+    if is_blank(designator) {
+        return None;
+    }
     match designator.kind {
         kind::NAA => match (designator.value.first()? >> 4, len) {
             (6, 16) => Some(8),
@@ -173,10 +176,35 @@ fn rank(designator: &Designator<'_>) -> Option<u8> {
     }
 }
 
-/// The value without padding where its type is text.
-fn trimmed(designator: &Designator<'_>) -> Vec<u8> {
+/// True where all that could tell one unit from another is zeroes or blanks.
+fn is_blank(designator: &Designator<'_>) -> bool {
+    let value = designator.value;
     match designator.kind {
-        kind::SCSI_NAME | kind::T10_VENDOR => super::inquiry::text(designator.value).into_bytes(),
+        // Behind the number of the authority's format.
+        kind::NAA => {
+            value.first().is_none_or(|first| first & 0xF == 0)
+                && value.iter().skip(1).all(|byte| *byte == 0)
+        }
+        kind::EUI_64 => value.iter().all(|byte| *byte == 0),
+        // Behind the vendor, behind the prefix, behind the header.
+        kind::T10_VENDOR => super::inquiry::text(value.get(8..).unwrap_or(&[])).is_empty(),
+        kind::SCSI_NAME => super::inquiry::text(value.get(4..).unwrap_or(&[])).is_empty(),
+        kind::UUID => value.iter().skip(2).all(|byte| *byte == 0),
+        _ => false,
+    }
+}
+
+/// The value without padding where its type is text. As it came otherwise: two names that cannot be
+/// shown need not be one.
+fn trimmed(designator: &Designator<'_>) -> Vec<u8> {
+    let is_padding = |byte: &u8| matches!(byte, 0 | b' ');
+    match designator.kind {
+        kind::SCSI_NAME | kind::T10_VENDOR => {
+            let value = designator.value;
+            let from = value.iter().position(|byte| !is_padding(byte)).unwrap_or(value.len());
+            let to = value.iter().rposition(|byte| !is_padding(byte)).map_or(from, |last| last + 1);
+            value[from..to].to_vec()
+        }
         kind::UUID => designator.value[2..].to_vec(),
         _ => designator.value.to_vec(),
     }
@@ -220,6 +248,35 @@ mod tests {
         assert_eq!(wwid.sysfs(), "naa.600140505200a986f0043c9afa1fd077");
         assert_eq!(wwid.multipath(), "3600140505200a986f0043c9afa1fd077");
         assert!(wwid.is_named("3600140505200A986F0043C9AFA1FD077"));
+    }
+
+    #[test]
+    fn wwid_of_a_unit_that_says_nothing_is_none() {
+        for (kind, value) in [
+            (1, &b"                "[..]),
+            (1, b"ACME    \0\0\0\0"),
+            (2, &[0; 8]),
+            (3, &[0x60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            (8, b"naa.\0\0\0\0"),
+            (10, &[0x10; 1]),
+        ] {
+            assert_eq!(wwid(&page_of(&[designator(0, kind, value)])), None, "{kind} {value:?}");
+        }
+        let mut last = [0; 16];
+        (last[0], last[15]) = (0x60, 1);
+        assert!(wwid(&page_of(&[designator(0, 3, &last)])).is_some());
+        let blank = designator(0, 2, &[0; 8]);
+        let named = wwid(&page_of(&[blank, designator(0, 1, b"ACME    7")])).unwrap();
+        assert_eq!(named.multipath(), "1ACME_7", "the next best one counts");
+    }
+
+    #[test]
+    fn wwids_that_look_the_same_need_not_be_one() {
+        let named = |value| wwid(&page_of(&[designator(0, 1, value)])).unwrap();
+        let (one, other) = (named(b"ACME    \x01\x02"), named(b"ACME    \x03\x04"));
+        assert_eq!(one.sysfs(), other.sysfs());
+        assert_ne!(one, other);
+        assert_eq!(named(b"ACME    7 \0\0"), named(b"ACME    7"), "padding says nothing");
     }
 
     #[test]

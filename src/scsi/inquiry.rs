@@ -28,14 +28,12 @@ pub struct Standard {
 }
 
 impl Standard {
-    /// Takes the data if it is long enough; what is behind ADDITIONAL LENGTH is cut off.
+    /// Takes the data if it is long enough, by its own word too: what did not come is zeroes, where
+    /// an array does not say how much came. What is behind ADDITIONAL LENGTH is cut off.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() < STANDARD_MIN {
-            return None;
-        }
-        let told = usize::from(bytes[4]) + 5;
-        let len = told.clamp(STANDARD_MIN, bytes.len());
-        Some(Standard { bytes: bytes[..len].to_vec() })
+        let told = usize::from(*bytes.get(4)?) + 5;
+        let len = told.min(bytes.len());
+        (len >= STANDARD_MIN).then(|| Standard { bytes: bytes[..len].to_vec() })
     }
 
     /// PERIPHERAL QUALIFIER: 0 when a logical unit is there.

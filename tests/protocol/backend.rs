@@ -25,12 +25,12 @@ use crate::sys::{self, Inherited};
 pub const IMAGE_BYTES: u64 = 64 << 20;
 /// Blocks of the image.
 pub const IMAGE_BLOCKS: u64 = IMAGE_BYTES / 512;
-/// No test has a backend for longer: then it is killed, and every wait of the test ends.
+/// No test has a backend for longer, unless it says so: then it is killed, and every wait of the test ends.
 const WATCHDOG: Duration = Duration::from_secs(50);
 /// From SIGTERM to the end. Longer than the default deadline for stopping.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// No test makes a backend log more lines, whatever its guest does.
+/// No test makes a backend log more lines in that time, whatever its guest does.
 const LOG_MAX: usize = 300;
 
 /// How to start a backend.
@@ -43,6 +43,7 @@ pub struct Setup {
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
     listed: bool,
+    patience: Option<Duration>,
 }
 
 impl Setup {
@@ -87,6 +88,12 @@ impl Setup {
         self
     }
 
+    /// It may live for so long; a minute is enough for most tests.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience.max(WATCHDOG));
+        self
+    }
+
     /// Starts it as a service manager does that has made the socket.
     pub fn start_activated(&self, fd: RawFd) -> Backend {
         Backend::start(self, Some(Inherited::First(fd)))
@@ -126,7 +133,7 @@ impl Backend {
         let dir = directory();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (child, reader) = spawn(setup, inherited, dir.path(), &log);
-        let watchdog = Some(watch(child.id()));
+        let watchdog = Some(watch(child.id(), setup));
         let (setup, reader) = (setup.clone(), Some(reader));
         let mut backend = Backend { child, setup, dir, log, reader, watchdog, ended: None };
         backend.wait_until_it_serves();
@@ -147,7 +154,7 @@ impl Backend {
     pub fn start_again(&mut self) {
         self.ended = None;
         let (child, reader) = spawn(&self.setup, None, self.dir.path(), &self.log);
-        (self.watchdog, self.reader) = (Some(watch(child.id())), Some(reader));
+        (self.watchdog, self.reader) = (Some(watch(child.id(), &self.setup)), Some(reader));
         self.child = child;
         self.wait_until_it_serves();
     }
@@ -215,7 +222,7 @@ impl Backend {
         if let Some(reader) = self.reader.take() {
             reader.join().expect("the log's reader does not fail");
         }
-        (self.watchdog, self.reader) = (Some(watch(child.id())), Some(reader));
+        (self.watchdog, self.reader) = (Some(watch(child.id(), &self.setup)), Some(reader));
         (self.child, self.ended) = (child, None);
         self.wait_until_it_serves();
     }
@@ -276,7 +283,8 @@ impl Backend {
             return Err("the backend panicked".to_owned());
         }
         let lines = self.log().len();
-        if lines > LOG_MAX {
+        let patience = self.setup.patience.unwrap_or(WATCHDOG);
+        if lines > LOG_MAX * patience.as_secs().div_ceil(WATCHDOG.as_secs()) as usize {
             return Err(format!("the backend logged {lines} lines"));
         }
         match status {
@@ -361,12 +369,13 @@ fn command(setup: &Setup, inherited: Option<Inherited>, dir: &Path) -> Command {
     command
 }
 
-/// Kills the process `pid` when it is still there after [`WATCHDOG`].
-fn watch(pid: u32) -> (Sender<()>, JoinHandle<()>) {
+/// Kills the process `pid` when it is still there after [`WATCHDOG`], or after what `setup` says.
+fn watch(pid: u32, setup: &Setup) -> (Sender<()>, JoinHandle<()>) {
     let (stop, stopped) = channel();
+    let patience = setup.patience.unwrap_or(WATCHDOG);
     let thread = std::thread::spawn(move || {
-        if stopped.recv_timeout(WATCHDOG) == Err(RecvTimeoutError::Timeout) {
-            eprintln!("watchdog: the backend is killed after {WATCHDOG:?}");
+        if stopped.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("watchdog: the backend is killed after {patience:?}");
             sys::signal(pid, sys::SIGKILL);
         }
     });

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   tests:  handshake  lun  hedges  task_management  failover  stop  hostile_chains  hostile_messages
-//!           inflight   |     |           |            |     reconnect       |               |
+//!           inflight   |     |           |           resources reconnect   storm          storm
 //!               |       |     |           |            |        |          |               |
 //!   load      (verified I/O under way)                 +        +          |               |
 //!   initiator (SCSI commands by name)                                      |               |
@@ -27,11 +27,16 @@ mod driver;
 mod failover;
 mod handshake;
 mod hedges;
+mod holdings;
 mod hostile_chains;
 mod hostile_messages;
 mod idle;
 mod inflight;
 mod initiator;
+#[cfg(feature = "iscsi")]
+mod liar;
+#[cfg(feature = "iscsi")]
+mod lies;
 mod load;
 mod lun;
 mod memory;
@@ -42,9 +47,11 @@ mod queue;
 mod reconnect;
 mod report;
 mod reservation;
+mod resources;
 mod ring;
 mod service;
 mod stop;
+mod storm;
 mod sys;
 mod takeover;
 mod task_management;

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -91,6 +91,13 @@ impl Drop for Mapping {
         // SAFETY: the mapping was made by `new` with this length and nothing points into it.
         unsafe { libc::munmap(self.base.cast(), self.len) };
     }
+}
+
+/// A descriptor of its own for what `of` is a descriptor for.
+pub fn owned(of: &impl AsRawFd) -> OwnedFd {
+    // SAFETY: the descriptor is open for as long as `of` is borrowed.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(of.as_raw_fd()) };
+    borrowed.try_clone_to_owned().expect("a descriptor can be cloned")
 }
 
 /// Waits until `fd` is readable or closed by the other side.

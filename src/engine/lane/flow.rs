@@ -10,7 +10,7 @@ use crate::completion::{Outcome, Owed, Response};
 use crate::engine::guest::{Guest, Request};
 use crate::engine::messages::ToManager;
 use crate::ids::{AttemptId, PathId, Slot};
-use crate::limits::{RING_SIZE_MAX, ROUND_BACKOFF};
+use crate::limits::{MAIL_PAUSE, MAIL_UNREAD_MAX, RING_SIZE_MAX, ROUND_BACKOFF};
 use crate::lun::{Decision, Question, Repeat, Route, Unit, decide};
 use crate::multipath::{Aftermath, Entry, Event, NoPath, Selector};
 use crate::path::{Task, Transport};
@@ -18,6 +18,14 @@ use crate::scsi::{Asc, SenseKey};
 use crate::virtio_scsi::Address;
 
 impl<T: Transport> Lane<T> {
+    /// Takes requests, unless the manager is so far behind with what lanes tell it that it has to
+    /// catch up first. What is under way ends, and is tried again so many times: that is its bound.
+    pub(super) fn take_requests<G: Guest>(&mut self, guest: &mut G, now: Instant) -> bool {
+        let is_ahead = self.manager.unread() >= MAIL_UNREAD_MAX;
+        self.clock.pause = is_ahead.then(|| now + MAIL_PAUSE);
+        !is_ahead && self.intake(guest, now)
+    }
+
     /// A request was taken from the ring (it is in `spare`).
     pub(super) fn begin<G: Guest>(&mut self, guest: &mut G, owed: Owed, now: Instant) {
         match self.decide() {

@@ -332,7 +332,7 @@ impl<T: Transport> Driven for Lane<T> {
         if self.mode == Mode::Serving {
             self.take_control_requests(guest);
         }
-        let more = self.intake(guest, now);
+        let more = self.take_requests(guest, now);
         let busy = self.exchange(guest, now);
         self.finish_turn(guest);
         Turn { again: more || busy, timer: self.next_timer(now) }

@@ -26,6 +26,8 @@ pub struct Clock {
     next_scan: Option<Instant>,
     /// When channels that could not be opened are tried again.
     open_again: Option<Instant>,
+    /// No requests are taken before this time: the manager has to catch up.
+    pub pause: Option<Instant>,
 }
 
 impl Clock {
@@ -36,6 +38,7 @@ impl Clock {
             runs_since: paths_exist.then_some(now),
             next_scan: None,
             open_again: None,
+            pause: None,
         }
     }
 
@@ -139,7 +142,8 @@ impl<T: Transport> Lane<T> {
         let limit = self.deadlines.path_timeout;
         let hedges = self.hedges.as_ref().and_then(|hedges| hedges.next_timer(limit));
         let tasks = self.tasks.next_timer();
-        let others = [drain, tasks, self.rests.next(), self.paths.next_timer(), hedges];
+        let paths = self.paths.next_timer();
+        let others = [drain, tasks, self.rests.next(), paths, hedges, self.clock.pause];
         others.into_iter().chain([scan]).flatten().min()
     }
 
