@@ -17,8 +17,11 @@ pub fn requests(data: &[u8]) {
     let mut bytes = Bytes::new(data);
     let header = RequestHeader::parse(&bytes.array());
     if let Address::LogicalUnit { target, lun } = header.address {
-        let again = Address::parse(Address::field(target, lun));
-        assert_eq!(again, header.address, "an event names the unit as a request does");
+        let [high, low] = lun.to_be_bytes();
+        for form in [0, 0x40] {
+            let again = Address::parse([1, target, high | form, low, 0, 0, 0, 0]);
+            assert_eq!(again, header.address, "peripheral and flat, it is the same unit");
+        }
     }
     let len = header.cdb.bytes().len();
     assert!(header.cdb.padded()[len..].iter().all(|byte| *byte == 0));
