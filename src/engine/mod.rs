@@ -29,7 +29,7 @@ pub mod numa;
 mod numa_sys;
 
 pub use driven::{Driven, Lanes, Turn};
-pub use guest::{Guest, Request};
+pub use guest::{Guest, Leftovers, Request};
 pub use lane::Lane;
 pub use manager::Manager;
 pub use messages::{Attention, Deadlines, Hedging, Snapshot, ToLane, ToManager};

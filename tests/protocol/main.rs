@@ -36,6 +36,7 @@ mod load;
 mod lun;
 mod memory;
 mod metrics;
+mod migration;
 mod persistent;
 mod qmp;
 mod queue;
