@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use vhost_user_scsi_mpath::buffer::Segments;
 use vhost_user_scsi_mpath::completion::{Outcome, Owed};
-use vhost_user_scsi_mpath::engine::{Guest, Request};
+use vhost_user_scsi_mpath::engine::{Guest, Leftovers, Request};
 use vhost_user_scsi_mpath::front::features::{Features, OFFERED};
 use vhost_user_scsi_mpath::front::inflight::{Region as InflightRegion, Shape};
 use vhost_user_scsi_mpath::front::memory::{GuestMemory, Region};
@@ -94,7 +94,7 @@ impl Bounds {
 struct Device {
     rings: Rings,
     bounds: Bounds,
-    owed: Vec<(Owed, u32)>,
+    owed: Vec<(Owed, Request)>,
     control: Vec<(Owed, ControlRequest)>,
     /// Heads that were answered on the request ring, and on the control ring.
     answered: [usize; 2],
@@ -111,19 +111,20 @@ impl Device {
             assert!(request.header.is_some());
             request.data_in.write_at(0, &[0xA5; 64]);
             request.data_out.to_vec();
-            self.owed.push((owed, request.room()));
+            self.owed.push((owed, request));
         }
     }
 
     fn answer(&mut self, which: u8) {
-        if let Some((owed, room)) = self.owed.pop() {
+        if let Some((owed, request)) = self.owed.pop() {
+            let room = request.room();
             let outcome = match which % 3 {
                 0 => Outcome::good(room.min(512), room),
                 1 => Outcome::check(SenseKey::MediumError, Asc(0x11, 0), room),
                 _ => Outcome::good(0, room),
             };
             self.answered[0] += 1;
-            self.rings.complete(owed, &outcome);
+            self.rings.complete(owed, &outcome, &request.data_in);
         }
         if let Some((owed, request)) = self.control.pop() {
             self.answered[1] += 1;
@@ -146,6 +147,8 @@ fn start(
         base,
         features,
         memory: memory.clone(),
+        log: None,
+        used_address: None,
         record: None,
         enabled: true,
         kick: null(),
@@ -261,12 +264,15 @@ pub fn region(data: &[u8]) {
             assert!(head < size && !given_back.contains(&head), "it is taken once");
             again += usize::from(request.again);
             match head % 2 {
-                0 if turn < 2 && rings.takes_back() && given_back.len() < usize::from(size) => {
+                0 if turn < 2
+                    && rings.leftovers() == Leftovers::GiveBack
+                    && given_back.len() < usize::from(size) =>
+                {
                     given_back.push(head);
-                    rings.give_back(owed);
+                    rings.give_back(owed, &request.data_in);
                     break;
                 }
-                _ => rings.complete(owed, &Outcome::good(0, request.room())),
+                _ => rings.complete(owed, &Outcome::good(0, request.room()), &request.data_in),
             }
         }
         given_back.clear();

@@ -2,7 +2,7 @@
 //! lane does; the simulator is another owner.
 
 use std::os::fd::RawFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::guest::Guest;
 use crate::ids::LaneId;
@@ -30,9 +30,9 @@ pub trait Driven: Send + 'static {
     fn wait_fds_version(&self) -> u64;
 
     /// The ring is about to stop: no new request is taken, and every request that was taken is
-    /// answered. Where [`Guest::takes_back`] says so, those that no path has are given back at once
-    /// and the last ones at `deadline`; else these are answered with a failure then. Called again
-    /// with another deadline, the earlier one counts.
+    /// answered, the last ones at `deadline`. Those that no path has are dealt with at once where
+    /// [`Guest::leftovers`] has something better for them than a failure. Called again with another
+    /// deadline, the earlier one counts.
     fn drain(&mut self, deadline: Instant);
 
     /// The control ring is about to stop: the task management functions that were taken are answered
@@ -62,4 +62,16 @@ pub trait Lanes: Send + Sync + 'static {
 
     /// A front end has connected (`true`) or gone (`false`).
     fn connected(&self, connected: bool);
+
+    /// How long a command whose outcome is not known may take to land, once it has been given up.
+    fn landing_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Returns when nothing that the lanes of now have sent can be executed any more, or at
+    /// `deadline`; true in the first case. Called when a guest is about to go on elsewhere.
+    fn await_landing(&self, deadline: Instant) -> bool {
+        let _ = deadline;
+        true
+    }
 }

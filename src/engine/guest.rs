@@ -26,6 +26,17 @@ impl Request {
     }
 }
 
+/// What becomes of requests that have not ended when their ring stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftovers {
+    /// They fail: the driver is not there any more, or expects it.
+    Fail,
+    /// They are given back: the driver's side keeps them for whoever serves the ring next.
+    GiveBack,
+    /// The driver goes on elsewhere, and is told to send them again there.
+    Resend,
+}
+
 /// One guest, as seen by one lane. Used by the lane's thread alone.
 ///
 /// What cannot be a request (a chain without room for a response, a wild address, both directions
@@ -35,19 +46,21 @@ pub trait Guest {
     /// overwritten. `None` when the ring is empty or stopped. Called until `None`, once per turn.
     fn next(&mut self, request: &mut Request) -> Option<Owed>;
 
-    /// Stores the answer and marks the request used. Data has been stored in `data_in` before.
-    /// After this call nobody touches the request's memory.
-    fn complete(&mut self, owed: Owed, outcome: &Outcome);
+    /// Stores the answer and marks the request used. Data has been stored in the request's `data_in`
+    /// before: `outcome` says how much of it counts, and of the rest any part may have been
+    /// overwritten as well. After this call nobody touches the request's memory.
+    fn complete(&mut self, owed: Owed, outcome: &Outcome, data_in: &Segments);
 
-    /// True where a request may be given back: the driver's side keeps it for whoever serves the
-    /// ring next.
-    fn takes_back(&self) -> bool {
-        false
+    /// What becomes of requests that have not ended, now that the ring stops.
+    fn leftovers(&self) -> Leftovers {
+        Leftovers::Fail
     }
 
     /// Gives a request back without an answer. It comes from [`Guest::next`] again, marked, when
-    /// requests are taken again, here or in another process.
-    fn give_back(&mut self, owed: Owed) {
+    /// requests are taken again, here or in another process. Any part of the request's `data_in`
+    /// may have been overwritten.
+    fn give_back(&mut self, owed: Owed, data_in: &Segments) {
+        let _ = data_in;
         owed.abandon();
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::ids::{HoldId, LaneId, PathId};
@@ -156,6 +157,9 @@ pub enum ToManager {
     },
     /// A front end has connected or gone.
     Frontend(bool),
+    /// A guest is about to go on elsewhere; answered when nothing that was sent before can be
+    /// executed any more.
+    Landing(Sender<()>),
 }
 
 /// The guest's pending unit attention: one nexus, one place. Lanes take it, the manager puts it.

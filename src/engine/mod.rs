@@ -31,7 +31,7 @@ mod numa_sys;
 mod tests;
 
 pub use driven::{Driven, Lanes, Turn};
-pub use guest::{Guest, Request};
+pub use guest::{Guest, Leftovers, Request};
 pub use lane::Lane;
 pub use manager::Manager;
 pub use messages::{Attention, Deadlines, Hedging, Snapshot, ToLane, ToManager};

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::driven::Driven;
 use super::guest::{Guest, Request};
 use super::{Deadlines, Lane, Manager};
+use crate::buffer::Segments;
 use crate::completion::{Outcome, Owed};
 use crate::ids::{LaneId, RingIndex};
 use crate::limits::{MAIL_PAUSE, MAIL_UNREAD_MAX, RING_SIZE_MAX, TRIES_MAX};
@@ -41,7 +42,7 @@ impl Guest for Greedy {
         Some(Owed::new(RingIndex::FIRST_REQUEST, head))
     }
 
-    fn complete(&mut self, owed: Owed, outcome: &Outcome) {
+    fn complete(&mut self, owed: Owed, outcome: &Outcome, _: &Segments) {
         owed.settle();
         self.answered += 1;
         self.last = Some(outcome.clone());

@@ -29,6 +29,11 @@ impl Events {
         }
     }
 
+    /// Uses the buffers that a process before this one took and did not use.
+    pub fn give_up_left(&mut self, queue: &mut Queue, chain: &mut Chain) {
+        while queue.is_left() && store(queue, chain, Event::NoEvent.encode(true)) {}
+    }
+
     /// Tells the driver that it missed something, if it did and has a free buffer.
     pub fn catch_up(&mut self, queue: &mut Queue, chain: &mut Chain) {
         if self.lost && store(queue, chain, Event::NoEvent.encode(true)) {
@@ -49,7 +54,11 @@ fn wanted(features: Features, event: Event) -> bool {
 fn store(queue: &mut Queue, chain: &mut Chain, event: [u8; EVENT_LEN]) -> bool {
     for _ in 0..queue.size() {
         let Some(Taken { head, walked, .. }) = queue.take(chain) else { return false };
-        if walked.is_ok() && chain.writable.write_at(0, &event) == EVENT_LEN {
+        let stored = if walked.is_ok() { chain.writable.write_at(0, &event) } else { 0 };
+        if stored > 0 {
+            queue.mark(chain);
+        }
+        if stored == EVENT_LEN {
             queue.finish(head, EVENT_LEN as u32);
             return true;
         }

@@ -11,6 +11,9 @@ use vhost::vhost_user::VhostUserProtocolFeatures;
 pub const HOTPLUG: u64 = 1 << 1;
 /// VIRTIO_SCSI_F_CHANGE: changed parameters, such as the capacity, are told by events.
 pub const CHANGE: u64 = 1 << 2;
+/// VHOST_F_LOG_ALL: between front end and back end only; what is written to guest memory is marked
+/// in the dirty log.
+pub const LOG_ALL: u64 = 1 << 26;
 /// VIRTIO_F_ANY_LAYOUT: requests may be split into buffers anywhere.
 pub const ANY_LAYOUT: u64 = 1 << 27;
 /// VIRTIO_F_INDIRECT_DESC: a descriptor may name a table of descriptors.
@@ -23,12 +26,19 @@ pub const PROTOCOL_FEATURES: u64 = 1 << 30;
 pub const VERSION_1: u64 = 1 << 32;
 
 /// What is offered to driver and front end.
-pub const OFFERED: u64 =
-    HOTPLUG | CHANGE | ANY_LAYOUT | INDIRECT_DESC | EVENT_IDX | PROTOCOL_FEATURES | VERSION_1;
+pub const OFFERED: u64 = HOTPLUG
+    | CHANGE
+    | LOG_ALL
+    | ANY_LAYOUT
+    | INDIRECT_DESC
+    | EVENT_IDX
+    | PROTOCOL_FEATURES
+    | VERSION_1;
 
 /// What is offered to the front end. CONFIG makes QEMU warn, STATUS makes it send messages that
 /// the vhost crate ends the connection for.
 pub const PROTOCOL_OFFERED: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
+    .union(VhostUserProtocolFeatures::LOG_SHMFD)
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
     .union(VhostUserProtocolFeatures::RESET_DEVICE)
@@ -68,6 +78,11 @@ impl Features {
         self.has(EVENT_IDX)
     }
 
+    /// Is what is written to guest memory marked?
+    pub fn log_all(self) -> bool {
+        self.has(LOG_ALL)
+    }
+
     /// May descriptors be indirect?
     pub fn indirect(self) -> bool {
         self.has(INDIRECT_DESC)
@@ -87,7 +102,6 @@ fn name(bit: u32) -> &'static str {
         0 => "INOUT",
         3 => "T10_PI",
         24 => "NOTIFY_ON_EMPTY",
-        26 => "LOG_ALL",
         33 => "ACCESS_PLATFORM",
         34 => "RING_PACKED",
         35 => "IN_ORDER",

@@ -80,13 +80,14 @@ impl<F: Lanes> VhostUserBackendReqHandlerMut for Session<F> {
     fn set_vring_addr(
         &mut self,
         index: u32,
-        _flags: VhostUserVringAddrFlags,
+        flags: VhostUserVringAddrFlags,
         descriptor: u64,
         used: u64,
         available: u64,
-        _log: u64,
+        log: u64,
     ) -> Result<()> {
-        Ok(self.set_ring_addresses(index, descriptor, available, used)?)
+        let log = flags.contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG).then_some(log);
+        Ok(self.set_ring_addresses(index, descriptor, available, used, log)?)
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
@@ -189,7 +190,7 @@ impl<F: Lanes> VhostUserBackendReqHandlerMut for Session<F> {
         refused()
     }
 
-    fn set_log_base(&mut self, _: &VhostUserLog, _: File) -> Result<()> {
-        refused()
+    fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> Result<()> {
+        Ok(Session::set_log_base(self, file, log.mmap_offset, log.mmap_size)?)
     }
 }

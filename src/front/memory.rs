@@ -19,6 +19,7 @@ use thiserror::Error;
 use vm_memory::FileOffset;
 use vm_memory::mmap::{MmapRegion, MmapRegionError};
 
+use super::dirty::DirtyLog;
 use crate::buffer::Segments;
 use crate::limits::MEMORY_SLOTS_MAX;
 
@@ -214,6 +215,26 @@ impl GuestMemory {
             done += len;
         })?;
         Ok(bytes)
+    }
+
+    /// The first guest-physical address above all regions.
+    pub fn end(&self) -> u64 {
+        self.regions.last().map_or(0, |region| region.guest + region.len)
+    }
+
+    /// Marks in `log` that all of `segments` has been written, which this table has lent.
+    pub fn mark(&self, segments: &Segments, log: &DirtyLog) {
+        for piece in segments.as_iovecs() {
+            let offset = |r: &Region| {
+                let offset = (piece.iov_base as usize).wrapping_sub(r.mapping.as_ptr() as usize);
+                (offset < r.mapping.size()).then_some(r.guest + offset as u64)
+            };
+            let address = self.regions.iter().find_map(offset);
+            debug_assert!(address.is_some(), "{piece:?} was not lent by this table");
+            if let Some(address) = address {
+                log.mark(address, piece.iov_len as u64);
+            }
+        }
     }
 
     /// Where `len` bytes at the front end's own address `user` are mapped, if they are in one

@@ -29,6 +29,7 @@
 //! | ring, queue | a virtqueue: as a structure in memory, and with its requests in flight |
 //! | head | the first descriptor of a request: its name while it is in flight |
 //! | in-flight region | memory that the front end keeps: which requests were taken and not answered |
+//! | dirty log | memory of the front end's: which pages of guest memory were written, during a migration |
 //! | lease | a memory table that is kept because something in flight still points into it |
 //!
 //! The request handler is our own, on the `vhost` crate's message layer. `vhost-user-backend`'s
@@ -40,6 +41,7 @@
 //! in this order of severity, and the log says which. The process goes on.
 
 pub mod chain;
+pub mod dirty;
 mod enable;
 mod events;
 pub mod features;
@@ -47,6 +49,7 @@ mod handler;
 pub mod inflight;
 pub mod listener;
 pub mod memory;
+mod migration;
 mod poller;
 pub mod queue;
 pub mod ring;

@@ -1,6 +1,8 @@
-//! An epoll instance: wait for any of some descriptors, each with a number.
+//! An epoll instance: wait for any of some descriptors, each with a number. And the other side:
+//! waking whoever waits for one.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -65,5 +67,15 @@ impl Drop for Poller {
     fn drop(&mut self) {
         // Nothing can be done about a failure, and none is known.
         let _ = epoll::close(self.epoll);
+    }
+}
+
+/// Adds one to an eventfd. It is not blocking, and when its count is full the other side has
+/// reason enough to wake up.
+pub fn signal(mut event: &File) {
+    match event.write(&1u64.to_ne_bytes()) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(error) => log::debug!("a driver cannot be notified: {error}"),
     }
 }

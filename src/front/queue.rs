@@ -6,15 +6,17 @@
 
 use std::cmp::Reverse;
 use std::fs::File;
-use std::io::{self, Write};
 use std::sync::Arc;
 
 use super::chain::{Chain, ChainError};
+use super::dirty::DirtyLog;
 use super::features::Features;
 use super::inflight::record::Record;
 use super::memory::{GuestMemory, Lease};
-use super::ring::{Layout, Ring, RingError};
+use super::poller::signal;
+use super::ring::{Layout, Ring, RingError, UsedLog};
 use crate::buffer::Segments;
+use crate::engine::Leftovers;
 use crate::ids::RingIndex;
 
 /// Everything that a worker needs to run a ring.
@@ -30,6 +32,10 @@ pub struct RingStart {
     pub features: Features,
     /// The memory table.
     pub memory: Arc<GuestMemory>,
+    /// Where what is written to guest memory is marked, while the front end wants that.
+    pub log: Option<Arc<DirtyLog>>,
+    /// The guest-physical address at which writes to the used ring are marked, if they are.
+    pub used_address: Option<u64>,
     /// Where requests in flight are written down, if the front end keeps such a place.
     pub record: Option<Record>,
     /// May requests be taken yet?
@@ -69,11 +75,15 @@ pub struct Queue {
     features: Features,
     slots: Vec<Slot>,
     in_flight: u16,
+    log: Option<Arc<DirtyLog>>,
+    used_address: Option<u64>,
     record: Option<Record>,
     /// What a predecessor has left, or the lane has given back; the next one last.
     again: Vec<u16>,
     enabled: bool,
     stopping: bool,
+    /// The driver goes on elsewhere, where nothing is known of the record.
+    moving: bool,
     broken: bool,
     kick: File,
     call: Option<Arc<File>>,
@@ -95,23 +105,37 @@ impl Queue {
             again = left.heads;
             again.reverse();
         }
+        // A guest that was paused on another host, with requests given back there, and moved then.
+        let again_is_unknown = again.is_empty() && ring.base() != ring.used();
         let mut slots = Vec::new();
         slots.resize_with(usize::from(ring.size()), Slot::default);
-        let queue = Queue {
+        let mut queue = Queue {
             index: start.index,
             ring,
             features: start.features,
             slots,
             in_flight: 0,
+            log: None,
+            used_address: start.used_address,
             record: start.record,
             again,
             enabled: start.enabled,
             stopping: false,
+            moving: false,
             broken: false,
             kick: start.kick,
             call: start.call,
             err: start.err,
         };
+        queue.set_log(start.log);
+        if again_is_unknown {
+            let (ring, taken) = (start.index.0, queue.ring.base().wrapping_sub(queue.ring.used()));
+            log::warn!(
+                ring;
+                "ring {ring}: {taken} requests were taken before and not answered, and nothing tells \
+                 which: they are lost"
+            );
+        }
         if queue.ring.base() != 0 {
             queue.notify();
         }
@@ -156,6 +180,30 @@ impl Queue {
         self.err = err;
     }
 
+    /// Marks in `log` what is written to guest memory from now on, or nowhere.
+    pub fn set_log(&mut self, log: Option<Arc<DirtyLog>>) {
+        self.log = log;
+        self.log_used_ring();
+    }
+
+    /// Marks writes to the used ring as being at this guest-physical address, or not at all.
+    pub fn set_used_address(&mut self, address: Option<u64>) {
+        self.used_address = address;
+        self.log_used_ring();
+    }
+
+    fn log_used_ring(&mut self) {
+        let log = self.log.clone().zip(self.used_address);
+        self.ring.set_log(log.map(|(log, address)| UsedLog { log, address }));
+    }
+
+    /// What the device may write of `chain`, which was just taken, has been written.
+    pub fn mark(&self, chain: &Chain) {
+        if let Some(log) = &self.log {
+            self.ring.memory().mark(&chain.writable, log);
+        }
+    }
+
     /// Lets requests be taken, or not. Those in flight go on.
     pub fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
@@ -166,9 +214,21 @@ impl Queue {
         self.stopping = true;
     }
 
+    /// The same, and the driver goes on elsewhere: what is left of before is taken still.
+    pub fn stop_to_move(&mut self) {
+        self.stopping = true;
+        self.moving = true;
+    }
+
     /// The number of the next entry, once the ring has stopped and nothing of it is in flight.
     pub fn stopped(&self) -> Option<u16> {
-        (self.stopping && self.in_flight == 0).then(|| self.ring.base())
+        let ended = self.in_flight == 0 && !(self.moving && self.is_left());
+        (self.stopping && ended).then(|| self.ring.base())
+    }
+
+    /// True while there is something that was taken before, and neither answered nor taken again.
+    pub fn is_left(&self) -> bool {
+        !self.again.is_empty() && !self.broken
     }
 
     /// True while requests of this ring are in flight.
@@ -187,11 +247,13 @@ impl Queue {
 
     /// Takes the next head and walks its chain into `chain`.
     pub fn take(&mut self, chain: &mut Chain) -> Option<Taken> {
-        if !self.enabled || self.stopping || self.broken {
+        let takes_new = self.enabled && !self.stopping;
+        if self.broken || !(takes_new || self.moving) {
             return None;
         }
         let (head, again) = match self.again.pop() {
             Some(head) => (head, true),
+            None if !takes_new => return None,
             None => match self.ring.pop() {
                 Ok(head) => (head?, false),
                 Err(error) => return self.break_off(error),
@@ -238,33 +300,50 @@ impl Queue {
     }
 
     /// Stores the response of a request in flight and marks it used, with `stored` bytes besides
-    /// the response. Not visible to the driver before [`Queue::publish`].
-    pub fn answer(&mut self, head: u16, response: &[u8], stored: u32) {
+    /// the response in `data`, of which any part may have been written. Not visible to the driver
+    /// before [`Queue::publish`].
+    pub fn answer(&mut self, head: u16, response: &[u8], stored: u32, data: &Segments) {
         let Some(slot) = self.slots.get_mut(usize::from(head)) else { return };
-        if slot.memory.is_none() {
+        let Some(memory) = slot.memory.take() else {
             debug_assert!(false, "ring {}: {head} is not in flight", self.index.0);
             return;
-        }
+        };
         let written = slot.response.write_at(0, response);
+        if let Some(log) = &self.log {
+            memory.mark(&slot.response, log);
+            memory.mark(data, log);
+        }
         slot.response.clear();
-        slot.memory = None;
         self.in_flight -= 1;
         self.finish(head, (written as u32).saturating_add(stored));
     }
 
-    /// True where a request may be given back: it is written down that it is in flight.
-    pub fn takes_back(&self) -> bool {
-        self.record.is_some()
+    /// True when the driver goes on elsewhere.
+    pub fn is_moving(&self) -> bool {
+        self.moving
     }
 
-    /// Lets go of a request in flight; it is taken again with the next ones.
-    pub fn give_back(&mut self, head: u16) {
+    /// What becomes of requests that have not ended. They can be given back where it is written down
+    /// that they are in flight, for somebody who will read it.
+    pub fn leftovers(&self) -> Leftovers {
+        match &self.record {
+            Some(_) => Leftovers::GiveBack,
+            None => Leftovers::Fail,
+        }
+    }
+
+    /// Lets go of a request in flight; it is taken again with the next ones. Any part of `data` may
+    /// have been written.
+    pub fn give_back(&mut self, head: u16, data: &Segments) {
         let Some((slot, record)) = self.slots.get_mut(usize::from(head)).zip(self.record.as_ref())
         else {
             return;
         };
         debug_assert!(slot.memory.is_some(), "ring {}: {head} is not in flight", self.index.0);
-        if slot.memory.take().is_some() {
+        if let Some(memory) = slot.memory.take() {
+            if let Some(log) = &self.log {
+                memory.mark(data, log);
+            }
             slot.response.clear();
             self.in_flight -= 1;
             self.again.push(head);
@@ -313,15 +392,5 @@ impl Queue {
         if !self.broken && !self.stopping {
             self.ring.disarm();
         }
-    }
-}
-
-/// Adds one to an eventfd. It is not blocking, and when its count is full the other side has
-/// reason enough to wake up.
-fn signal(mut event: &File) {
-    match event.write(&1u64.to_ne_bytes()) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-        Err(error) => log::debug!("a driver cannot be notified: {error}"),
     }
 }

@@ -15,6 +15,7 @@ use thiserror::Error;
 use virtio_bindings::bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
 
 use super::chain::Descriptor;
+use super::dirty::DirtyLog;
 use super::inflight::record::RecordError;
 use super::memory::{GuestMemory, Lease, Unmapped};
 use crate::limits::RING_SIZE_MAX;
@@ -75,6 +76,11 @@ impl Layout {
         }
     }
 
+    /// Bytes of the used ring: flags, index, the ring, and the event index whether negotiated or not.
+    pub fn used_len(&self) -> u64 {
+        6 + 8 * u64::from(self.size)
+    }
+
     /// Finds the three parts in `memory`.
     fn locate(&self, memory: &GuestMemory) -> Result<Parts, RingError> {
         let size = usize::from(self.size);
@@ -89,7 +95,7 @@ impl Layout {
             descriptors: part(self.descriptors, DESCRIPTOR_LEN * size, DESCRIPTOR_LEN)?,
             // Flags, index, the ring, and the event index whether negotiated or not.
             available: part(self.available, 6 + 2 * size, 2)?,
-            used: part(self.used, 6 + 8 * size, 4)?,
+            used: part(self.used, self.used_len() as usize, 4)?,
         })
     }
 
@@ -97,6 +103,15 @@ impl Layout {
     pub fn check(&self, memory: &GuestMemory) -> Result<(), RingError> {
         self.locate(memory).map(drop)
     }
+}
+
+/// Where writes to the used ring are marked.
+#[derive(Clone, Debug)]
+pub struct UsedLog {
+    /// The log.
+    pub log: Arc<DirtyLog>,
+    /// The guest-physical address of the used ring, as the front end says.
+    pub address: u64,
 }
 
 /// Host addresses of a ring's parts.
@@ -121,6 +136,7 @@ pub struct Ring {
     available_seen: u16,
     next_used: u16,
     published: u16,
+    log: Option<UsedLog>,
 }
 
 impl Ring {
@@ -142,6 +158,7 @@ impl Ring {
             available_seen: base,
             next_used: 0,
             published: 0,
+            log: None,
         };
         ring.next_used = ring.load(ring.parts.used, 2, Ordering::Acquire);
         ring.published = ring.next_used;
@@ -153,6 +170,30 @@ impl Ring {
         self.parts = self.layout.locate(memory)?;
         self.memory = Lease::new(memory.clone());
         Ok(())
+    }
+
+    /// Marks writes to the used ring from now on, or no longer. All of it is marked once: what was
+    /// written before may be in no log, where another process died before it had marked it.
+    pub fn set_log(&mut self, log: Option<UsedLog>) {
+        self.log = log;
+        self.mark(0, self.layout.used_len() as usize);
+    }
+
+    /// The used ring's `len` bytes from `offset` on have been written.
+    fn mark(&self, offset: usize, len: usize) {
+        if let Some(UsedLog { log, address }) = &self.log {
+            log.mark(address.saturating_add(offset as u64), len as u64);
+        }
+    }
+
+    /// The used entries from `old` to `new` have been written, and the index.
+    fn mark_entries(&self, old: u16, new: u16) {
+        let (size, mask) = (usize::from(self.layout.size), self.layout.size - 1);
+        let (first, count) = (usize::from(old & mask), usize::from(new.wrapping_sub(old)));
+        let before_the_end = count.min(size - first);
+        self.mark(0, 4);
+        self.mark(4 + 8 * first, 8 * before_the_end);
+        self.mark(4, 8 * (count - before_the_end));
     }
 
     /// Entries.
@@ -235,6 +276,9 @@ impl Ring {
         }
         self.store(self.parts.used, 2, new, Ordering::Release);
         self.published = new;
+        if self.log.is_some() {
+            self.mark_entries(old, new);
+        }
         // The index must be visible before the driver's wish is read (virtio 1.3, 2.7.7.2).
         fence(Ordering::SeqCst);
         if self.event_index {
@@ -252,8 +296,10 @@ impl Ring {
         if self.event_index {
             let at = 4 + 8 * usize::from(self.layout.size);
             self.store(self.parts.used, at, self.next_available, Ordering::Relaxed);
+            self.mark(at, 2);
         } else {
             self.store(self.parts.used, 0, 0, Ordering::Relaxed);
+            self.mark(0, 2);
         }
         // The wish must be visible before the index is read for the last time.
         fence(Ordering::SeqCst);
@@ -265,6 +311,7 @@ impl Ring {
     pub fn disarm(&mut self) {
         if !self.event_index {
             self.store(self.parts.used, 0, VRING_USED_F_NO_NOTIFY as u16, Ordering::Relaxed);
+            self.mark(0, 2);
         }
     }
 

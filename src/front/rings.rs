@@ -8,11 +8,13 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::chain::{Chain, ChainError};
+use super::dirty::DirtyLog;
 use super::events::Events;
 use super::memory::GuestMemory;
 use super::queue::{Queue, Taken};
+use crate::buffer::Segments;
 use crate::completion::{Outcome, Owed, Response};
-use crate::engine::{Guest, Request};
+use crate::engine::{Guest, Leftovers, Request};
 use crate::ids::RingIndex;
 use crate::virtio_scsi::request::{HEADER_LEN, RESPONSE_LEN, response};
 use crate::virtio_scsi::task_management::REQUEST_MAX;
@@ -120,6 +122,22 @@ impl Rings {
         self.queues().for_each(|queue| queue.set_memory(memory));
     }
 
+    /// Marks in `log` what is written to guest memory from now on, or nowhere.
+    pub fn set_log(&mut self, log: &Option<Arc<DirtyLog>>) {
+        self.queues().for_each(|queue| queue.set_log(log.clone()));
+    }
+
+    /// A ring stops, and the driver goes on elsewhere.
+    pub fn stop_to_move(&mut self, ring: RingIndex) {
+        let Some(queue) = self.place(ring) else { return };
+        queue.stop_to_move();
+        if ring == RingIndex::EVENT
+            && let Some(queue) = &mut self.event
+        {
+            self.events.give_up_left(queue, &mut self.chain);
+        }
+    }
+
     /// A turn begins. Tells the driver of lost events, if it has made room for that.
     pub fn begin_turn(&mut self) {
         self.asked = false;
@@ -175,27 +193,31 @@ impl Guest for Rings {
         None
     }
 
-    fn complete(&mut self, owed: Owed, outcome: &Outcome) {
+    fn complete(&mut self, owed: Owed, outcome: &Outcome, data_in: &Segments) {
         let ring = owed.ring();
         let head = owed.settle();
         if self.gone {
             return;
         }
         if let Some(queue) = self.queue(ring) {
-            queue.answer(head, &response(outcome), outcome.stored);
+            queue.answer(head, &response(outcome), outcome.stored, data_in);
         }
     }
 
-    fn takes_back(&self) -> bool {
-        self.request.as_ref().is_some_and(Queue::takes_back)
+    fn leftovers(&self) -> Leftovers {
+        // They stop one after the other, and to go on elsewhere all of them do.
+        match [&self.request, &self.control].into_iter().flatten().any(Queue::is_moving) {
+            true => Leftovers::Resend,
+            false => self.request.as_ref().map_or(Leftovers::Fail, Queue::leftovers),
+        }
     }
 
-    fn give_back(&mut self, owed: Owed) {
+    fn give_back(&mut self, owed: Owed, data_in: &Segments) {
         let ring = owed.ring();
         let head = owed.head();
         owed.abandon();
         if let Some(queue) = self.queue(ring) {
-            queue.give_back(head);
+            queue.give_back(head, data_in);
         }
     }
 
@@ -209,6 +231,7 @@ impl Guest for Rings {
                 Ok(request) if again => {
                     let (bytes, len) = request.response(ControlResponse::Failure);
                     self.chain.writable.write_at(0, &bytes[..len]);
+                    queue.mark(&self.chain);
                     queue.finish(head, len as u32);
                 }
                 Ok(request) => {
@@ -236,7 +259,7 @@ impl Guest for Rings {
         }
         let (bytes, len) = request.response(response);
         if let Some(queue) = self.queue(ring) {
-            queue.answer(head, &bytes[..len], 0);
+            queue.answer(head, &bytes[..len], 0, &Segments::new());
         }
     }
 
@@ -301,5 +324,6 @@ fn refuse(queue: &mut Queue, head: u16, chain: &Chain, error: RequestError) {
         + chain.writable.len().saturating_sub(RESPONSE_LEN);
     let outcome = Outcome::response(Response::Failure, room as u32);
     chain.writable.write_at(0, &response(&outcome));
+    queue.mark(chain);
     queue.finish(head, RESPONSE_LEN as u32);
 }

@@ -7,17 +7,17 @@
 //!
 //! With PROTOCOL_FEATURES a ring that runs takes no requests until SET_VRING_ENABLE; without, it
 //! takes them at once. How rings are enabled is in [`super::enable`], how they stop in
-//! [`super::stop`].
+//! [`super::stop`], how what they write is marked in [`super::migration`].
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use super::FrontConfig;
+use super::dirty::{DirtyLog, LogError};
 use super::features::{self, FeatureError, Features, PROTOCOL_FEATURES};
 use super::inflight::{self, RegionError, Shape};
 use super::memory::{GuestMemory, MemoryError, Region};
@@ -42,6 +42,9 @@ pub enum SessionError {
     /// A memory table that makes no sense.
     #[error("{0}")]
     Memory(#[from] MemoryError),
+    /// A dirty log that makes no sense.
+    #[error("{0}")]
+    Log(#[from] LogError),
     /// An in-flight region that makes no sense.
     #[error("{0}")]
     Inflight(#[from] RegionError),
@@ -93,6 +96,8 @@ pub(super) struct RingSetUp {
     size: u16,
     pub(super) base: u16,
     addresses: Option<Layout>,
+    /// Where writes to the used ring are marked, if they are.
+    used_address: Option<u64>,
     kick: Option<File>,
     call: Option<Arc<File>>,
     err: Option<Arc<File>>,
@@ -101,6 +106,12 @@ pub(super) struct RingSetUp {
 }
 
 impl RingSetUp {
+    /// Where the used ring ends, by the address at which it is marked.
+    pub(super) fn used_end(&self) -> Option<u64> {
+        let len = self.addresses.map_or(0, |layout| layout.used_len());
+        Some(self.used_address?.saturating_add(len))
+    }
+
     /// As before any message, but for what QEMU sends once per connection.
     pub(super) fn reset(&mut self) {
         let (call, err) = (self.call.take(), self.err.take());
@@ -115,7 +126,9 @@ pub struct Session<F> {
     pub(super) stop_deadline: Duration,
     queue_num: u16,
     pub(super) features: Features,
-    memory: Arc<GuestMemory>,
+    pub(super) memory: Arc<GuestMemory>,
+    /// Where what is written is marked while LOG_ALL is accepted.
+    pub(super) log: Option<Arc<DirtyLog>>,
     /// Where the rings that start from now on write down what is in flight.
     pub(super) region: Option<inflight::Region>,
     pub(super) rings: Vec<RingSetUp>,
@@ -134,6 +147,7 @@ impl<F: Lanes> Session<F> {
             queue_num: config.queue_num(),
             features: Features::default(),
             memory: Arc::default(),
+            log: None,
             region: None,
             rings,
             stop: None,
@@ -160,9 +174,13 @@ impl<F: Lanes> Session<F> {
         self.queue_num.into()
     }
 
-    /// SET_FEATURES. QEMU sends it twice per start; running rings keep what they started with.
+    /// SET_FEATURES. QEMU sends it twice per start; running rings keep what they started with, but
+    /// for LOG_ALL.
     pub fn set_features(&mut self, bits: u64) -> Result<()> {
-        self.features = Features::accept(bits)?;
+        let before = std::mem::replace(&mut self.features, Features::accept(bits)?);
+        if before.log_all() != self.features.log_all() {
+            self.change_log();
+        }
         Ok(())
     }
 
@@ -173,35 +191,25 @@ impl<F: Lanes> Session<F> {
 
     /// SET_MEM_TABLE.
     pub fn set_memory(&mut self, regions: Vec<Region>) -> Result<()> {
-        let memory = GuestMemory::new(regions)?;
-        self.change_memory(memory);
-        Ok(())
+        self.change_memory(GuestMemory::new(regions)?)
     }
 
     /// ADD_MEM_REG.
     pub fn add_region(&mut self, region: Region) -> Result<()> {
-        let memory = self.memory.with(region)?;
-        self.change_memory(memory);
-        Ok(())
+        self.change_memory(self.memory.with(region)?)
     }
 
     /// REM_MEM_REG.
     pub fn remove_region(&mut self, guest: u64, user: u64, len: u64) -> Result<()> {
-        let memory = self.memory.without(guest, user, len)?;
-        self.change_memory(memory);
-        Ok(())
+        self.change_memory(self.memory.without(guest, user, len)?)
     }
 
     /// Returns when no worker takes requests by the old table. Requests in flight keep it.
-    fn change_memory(&mut self, memory: GuestMemory) {
+    fn change_memory(&mut self, memory: GuestMemory) -> Result<()> {
+        self.check_log_covers(&memory)?;
         self.memory = Arc::new(memory);
-        let (done, changed) = channel();
-        for at in self.running() {
-            self.tell(at, Command::Memory(self.memory.clone(), done.clone()));
-        }
-        drop(done);
-        // Ends when all workers have dropped their ends.
-        changed.iter().for_each(drop);
+        self.have_all(|done| Command::Memory(self.memory.clone(), done));
+        Ok(())
     }
 
     /// GET_INFLIGHT_FD: a new region, and its size. It is not used before it comes back.
@@ -255,14 +263,15 @@ impl<F: Lanes> Session<F> {
         Ok(())
     }
 
-    /// SET_VRING_ADDR, by the front end's own addresses. A running ring may be told again where
-    /// it is.
+    /// SET_VRING_ADDR, by the front end's own addresses, and the guest-physical one at which the used
+    /// ring is marked, if it is. A running ring may be told again where it is, and how it is marked.
     pub fn set_ring_addresses(
         &mut self,
         index: u32,
         descriptors: u64,
         available: u64,
         used: u64,
+        used_address: Option<u64>,
     ) -> Result<()> {
         let memory = self.memory.clone();
         let (at, ring) = self.ring(index)?;
@@ -272,6 +281,10 @@ impl<F: Lanes> Session<F> {
         }
         layout.check(&memory).map_err(|source| SessionError::Ring { ring: at, source })?;
         ring.addresses = Some(layout);
+        let before = std::mem::replace(&mut ring.used_address, used_address);
+        if ring.running && before != used_address {
+            self.change_used_address(at, used_address);
+        }
         Ok(())
     }
 
@@ -324,7 +337,7 @@ impl<F: Lanes> Session<F> {
 
     /// Starts a ring if everything that it needs is there.
     pub(super) fn start(&mut self, at: RingIndex) -> Result<()> {
-        let (memory, features) = (self.memory.clone(), self.features);
+        let (memory, features, log) = (self.memory.clone(), self.features, self.active_log());
         let setup = &mut self.rings[usize::from(at.0)];
         let Some(addresses) = setup.addresses else { return Ok(()) };
         // The size may have been set after the addresses.
@@ -339,6 +352,8 @@ impl<F: Lanes> Session<F> {
             base: setup.base,
             features,
             memory,
+            log,
+            used_address: setup.used_address,
             record,
             enabled: match at {
                 _ if !features.has(PROTOCOL_FEATURES) => true,

@@ -5,13 +5,19 @@
 //! rings that are asked later have what is left of it. The answer itself waits for as long as
 //! anybody may still touch the ring or its requests' memory: the deadline is for the lane, which
 //! fails its commands then, and cannot be for a host path that still writes to guest memory.
+//!
+//! While LOG_ALL is on a stop is the last step of a migration, as far as anybody can know: the guest
+//! goes on elsewhere, over sessions of its own, with what is in memory and without the in-flight
+//! region. So nothing is given back; what cannot end the driver is told to send again. And the answer
+//! waits until no write whose outcome is unknown can be executed any more: there, newer data may be
+//! written to its blocks at once. The lanes get less time, so that this fits into the deadline.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
 use super::features::Features;
 use super::session::{Result, Session};
-use super::worker::Command;
+use super::worker::{Command, Stop};
 use crate::engine::Lanes;
 use crate::ids::RingIndex;
 use crate::limits::{STOP_GAP, STOP_MARGIN};
@@ -31,9 +37,17 @@ impl<F: Lanes> Session<F> {
         if !ring.running {
             return Ok(ring.base);
         }
+        let moves = self.features.log_all();
         let deadline = self.shared_deadline(Instant::now());
-        let stop = self.send_stop(at, deadline);
+        let landing = self.workers.lanes().landing_time().min(self.stop_deadline / 2);
+        let stop = match moves {
+            true => self.send_stop(at, deadline - landing, true),
+            false => self.send_stop(at, deadline, false),
+        };
         self.await_stop(at, deadline, &stop);
+        if moves && at >= RingIndex::FIRST_REQUEST {
+            self.await_landing(deadline);
+        }
         if let Some(window) = &mut self.stop {
             window.last = Instant::now();
         }
@@ -53,10 +67,19 @@ impl<F: Lanes> Session<F> {
         window.deadline
     }
 
-    fn send_stop(&self, at: RingIndex, deadline: Instant) -> Receiver<u16> {
+    fn send_stop(&self, ring: RingIndex, deadline: Instant, moves: bool) -> Receiver<u16> {
         let (reply, stopped) = channel();
-        self.tell(at, Command::Stop(at, deadline, reply));
+        self.tell(ring, Command::Stop(Stop { ring, deadline, moves, reply }));
         stopped
+    }
+
+    fn await_landing(&self, deadline: Instant) {
+        if !self.workers.lanes().await_landing(deadline + STOP_MARGIN) {
+            log::error!(
+                "the guest is about to go on elsewhere, and a write of its own may still be executed \
+                 from here: what it writes to the same blocks may be overwritten"
+            );
+        }
     }
 
     fn await_stop(&mut self, at: RingIndex, deadline: Instant, stopped: &Receiver<u16>) {
@@ -80,7 +103,8 @@ impl<F: Lanes> Session<F> {
     /// Stops all rings, by one deadline, at the same time.
     pub(super) fn stop_all(&mut self, deadline: Instant) {
         let running = self.running();
-        let stops: Vec<_> = running.iter().map(|at| (*at, self.send_stop(*at, deadline))).collect();
+        let stops: Vec<_> =
+            running.iter().map(|at| (*at, self.send_stop(*at, deadline, false))).collect();
         for (at, stop) in stops {
             self.await_stop(at, deadline, &stop);
         }
@@ -91,7 +115,7 @@ impl<F: Lanes> Session<F> {
         let deadline = self.shared_deadline(Instant::now());
         self.stop_all(deadline);
         self.features = Features::default();
-        self.region = None;
+        (self.region, self.log) = (None, None);
         for ring in &mut self.rings {
             ring.reset();
         }

@@ -18,6 +18,7 @@ use super::inflight::record::Record;
 use super::memory::{GuestMemory, Region};
 use super::queue::{Queue, RingStart};
 use super::ring::{Layout, RingError};
+use crate::buffer::Segments;
 use crate::completion::{Outcome, Owed, Response};
 use crate::engine::{Driven, Guest, Lanes, Request, Turn};
 use crate::ids::{LaneId, RingIndex};
@@ -179,6 +180,8 @@ impl TestRing {
             base,
             features: Features::accept(features).unwrap(),
             memory: self.memory.table(),
+            log: None,
+            used_address: None,
             record,
             enabled: true,
             kick: event_file(&self.kick),
@@ -291,7 +294,7 @@ impl Lanes for FakeLanes {
 #[derive(Debug, Default)]
 pub struct FakeLane {
     hold: Arc<AtomicBool>,
-    held: Vec<(Owed, u32)>,
+    held: Vec<(Owed, u32, Segments)>,
     request: Request,
     deadline: Option<Instant>,
     gone: bool,
@@ -300,23 +303,23 @@ pub struct FakeLane {
 impl Driven for FakeLane {
     fn turn<G: Guest>(&mut self, guest: &mut G, now: Instant) -> Turn {
         if self.gone {
-            self.held.drain(..).for_each(|(owed, _)| owed.abandon());
+            self.held.drain(..).for_each(|(owed, ..)| owed.abandon());
         }
         if self.deadline.is_some_and(|deadline| now >= deadline) {
-            for (owed, room) in self.held.drain(..) {
-                guest.complete(owed, &Outcome::response(Response::Failure, room));
+            for (owed, room, data) in self.held.drain(..) {
+                guest.complete(owed, &Outcome::response(Response::Failure, room), &data);
             }
         }
         while self.deadline.is_none() {
             let Some(owed) = guest.next(&mut self.request) else { break };
             let room = self.request.room();
             if self.hold.load(Ordering::SeqCst) {
-                self.held.push((owed, room));
+                self.held.push((owed, room, self.request.data_in.clone()));
                 continue;
             }
             let data = &self.request.data_in;
             let stored = data.write_at(0, &vec![PATTERN; data.len()]) as u32;
-            guest.complete(owed, &Outcome::good(stored, room));
+            guest.complete(owed, &Outcome::good(stored, room), data);
         }
         while let Some((owed, request)) = guest.next_control() {
             guest.answer_control(owed, &request, ControlResponse::FunctionComplete);

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use vmm_sys_util::eventfd::EventFd;
 
+use super::dirty::DirtyLog;
 use super::memory::GuestMemory;
 use super::poller::Poller;
 use super::queue::{Queue, RingStart};
@@ -43,14 +44,32 @@ pub enum Command {
     Err(RingIndex, Option<Arc<File>>),
     /// The memory table has changed. Answered when nothing new is taken from the old one.
     Memory(Arc<GuestMemory>, Sender<()>),
+    /// What is written to guest memory is marked here, or nowhere. Answered when it is.
+    Log(Option<Arc<DirtyLog>>, Sender<()>),
+    /// A ring's used ring is marked as being at this guest-physical address, or not at all. Answered
+    /// when it is.
+    UsedAddress(RingIndex, Option<u64>, Sender<()>),
     /// A ring stops: its requests are answered, the last ones at the deadline. Answered with the
     /// number of the next available entry, when the worker touches the ring and its requests'
     /// memory no more; the sender is dropped unused where the ring does not run.
-    Stop(RingIndex, Instant, Sender<u16>),
+    Stop(Stop),
     /// The front end is gone; its requests are given up.
     Disconnect,
     /// As [`Command::Disconnect`], and the thread ends.
     Quit,
+}
+
+/// How a ring stops.
+#[derive(Debug)]
+pub struct Stop {
+    /// Which one.
+    pub ring: RingIndex,
+    /// When the last of its requests are answered.
+    pub deadline: Instant,
+    /// The driver goes on elsewhere.
+    pub moves: bool,
+    /// Takes the number of the next available entry.
+    pub reply: Sender<u16>,
 }
 
 /// Enables a ring when all others are so far: when the last of them lets go of this.
@@ -172,7 +191,17 @@ impl<L: Driven> Worker<L> {
                 // A session that does not wait for it has ended.
                 let _ = done.send(());
             }
-            Command::Stop(ring, deadline, reply) => self.stop(ring, deadline, reply),
+            Command::Log(log, done) => {
+                self.rings.set_log(&log);
+                let _ = done.send(());
+            }
+            Command::UsedAddress(ring, address, done) => {
+                if let Some(queue) = self.rings.queue(ring) {
+                    queue.set_used_address(address);
+                }
+                let _ = done.send(());
+            }
+            Command::Stop(stop) => self.stop(stop),
             Command::Disconnect => self.disconnect(),
             Command::Quit => {
                 self.quitting = true;
@@ -210,10 +239,14 @@ impl<L: Driven> Worker<L> {
         }
     }
 
-    fn stop(&mut self, ring: RingIndex, deadline: Instant, reply: Sender<u16>) {
+    fn stop(&mut self, stop: Stop) {
+        let Stop { ring, deadline, moves, reply } = stop;
         let Some(queue) = self.rings.queue(ring) else { return };
-        queue.stop();
         let busy = queue.is_busy();
+        match moves {
+            true => self.rings.stop_to_move(ring),
+            false => queue.stop(),
+        }
         match ring {
             RingIndex::EVENT => {}
             RingIndex::CONTROL => {

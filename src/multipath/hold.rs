@@ -263,6 +263,11 @@ impl Ledger {
         }
     }
 
+    /// True when no attempt of these writes can land any more.
+    pub fn has_landed(&self, now: Instant) -> bool {
+        self.entries.iter().all(|entry| entry.is_safe(now))
+    }
+
     /// What to publish.
     pub fn holds(&self) -> Vec<Hold> {
         self.entries.iter().map(|entry| entry.hold).collect()

@@ -26,6 +26,7 @@ pub mod feature {
     pub const HOTPLUG: u64 = 1 << 1;
     pub const CHANGE: u64 = 1 << 2;
     pub const ANY_LAYOUT: u64 = 1 << 27;
+    pub const LOG_ALL: u64 = 1 << 26;
     pub const INDIRECT: u64 = 1 << 28;
     pub const EVENT_IDX: u64 = 1 << 29;
     pub const PROTOCOL: u64 = 1 << 30;
@@ -65,6 +66,7 @@ impl Default for Config {
         Config {
             features: HOTPLUG | CHANGE | INDIRECT | EVENT_IDX | VERSION_1,
             protocol: VhostUserProtocolFeatures::MQ
+                | VhostUserProtocolFeatures::LOG_SHMFD
                 | VhostUserProtocolFeatures::REPLY_ACK
                 | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
                 | VhostUserProtocolFeatures::RESET_DEVICE
@@ -139,7 +141,7 @@ impl Session {
 
 /// Where a ring is, for whoever starts it: the ring itself may be with another thread.
 pub struct RingPlace {
-    index: usize,
+    pub index: usize,
     addresses: VringConfigData,
     available: u64,
     used: u64,
@@ -158,6 +160,12 @@ impl RingPlace {
             kick: clone(&ring.kick),
             call: clone(&ring.call),
         }
+    }
+
+    /// As SET_VRING_ADDR takes it while the ring runs; with the used ring `marked` in the dirty log.
+    pub fn addresses(&self, marked: bool) -> VringConfigData {
+        let log = marked.then_some(self.used);
+        VringConfigData { flags: marked.into(), log_addr: log, ..self.addresses }
     }
 }
 
@@ -214,13 +222,35 @@ impl Device {
     /// Connects again, as QEMU does when the device has died under it: `rings` are where they were,
     /// and of each the front end knows no more than what was answered.
     pub fn reconnect(&mut self, socket: &Path, rings: &[RingPlace]) -> vhost::Result<()> {
+        self.reconnect_to(socket)?;
+        self.run_again(rings)
+    }
+
+    fn reconnect_to(&mut self, socket: &Path) -> vhost::Result<()> {
         // A device that lives serves one connection after the other.
         let _ = self.session.stream.shutdown(std::net::Shutdown::Both);
         let stream = connect(socket).unwrap_or_else(|error| panic!("{socket:?}: {error}"));
         self.session = Session::open(stream)?;
         self.session.claim(self.config.protocol)?;
-        self.bring_memory()?;
-        self.run_again(rings)
+        self.bring_memory()
+    }
+
+    /// Starts rings elsewhere that have stopped at these positions.
+    pub fn reconnect_at(
+        &mut self,
+        socket: &Path,
+        rings: &[RingPlace],
+        positions: &[u32],
+    ) -> vhost::Result<()> {
+        self.reconnect_to(socket)?;
+        self.negotiate()?;
+        for (ring, position) in rings.iter().zip(positions) {
+            self.session.frontend.set_vring_base(ring.index, *position as u16)?;
+            self.session.frontend.set_vring_num(ring.index, ring.addresses.queue_size)?;
+            self.session.frontend.set_vring_addr(ring.index, &ring.addresses)?;
+            self.session.frontend.set_vring_kick(ring.index, &ring.kick)?;
+        }
+        self.session.frontend.get_features().map(drop)
     }
 
     /// Starts rings again that were stopped, where they were.

@@ -41,6 +41,7 @@ mod load;
 mod lun;
 mod memory;
 mod metrics;
+mod migration;
 mod persistent;
 mod qmp;
 mod queue;

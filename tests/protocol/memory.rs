@@ -35,7 +35,12 @@ pub struct GuestMemory {
     regions: Vec<Region>,
     /// Free ranges, start to length. Rings and buffers come from here.
     free: Mutex<BTreeMap<u64, u64>>,
+    /// The memory as it would be without the device's writes, while somebody wants to know.
+    undisturbed: Mutex<Option<Vec<u8>>>,
 }
+
+/// Bytes of a page, as the dirty log counts.
+pub const PAGE: u64 = 4096;
 
 impl GuestMemory {
     /// Memory at these `(address, length)` ranges, zeroed.
@@ -52,7 +57,8 @@ impl GuestMemory {
         // something across the border themselves.
         let free = layout.iter().map(|&(gpa, len)| (gpa + 4096, len - 8192)).collect();
         let mapping = Mapping::new(&file, total as usize);
-        Arc::new(GuestMemory { file, mapping, regions, free: Mutex::new(free) })
+        let (free, undisturbed) = (Mutex::new(free), Mutex::default());
+        Arc::new(GuestMemory { file, mapping, regions, free, undisturbed })
     }
 
     /// The regions as SET_MEM_TABLE and ADD_MEM_REG take them.
@@ -65,6 +71,57 @@ impl GuestMemory {
             mmap_handle: self.file.as_raw_fd(),
         };
         self.regions.iter().map(region).collect()
+    }
+
+    /// The end of the last region.
+    pub fn end(&self) -> u64 {
+        self.regions.iter().map(|region| region.gpa + region.len).max().unwrap_or(0)
+    }
+
+    /// Makes a copy of all memory, in which from now on the driver's writes are repeated, and nobody
+    /// else's.
+    pub fn watch(&self) {
+        let total = self.regions.iter().map(|region| region.len as usize).sum();
+        let mut bytes = vec![0; total];
+        self.mapping.read(0, &mut bytes);
+        *self.undisturbed.lock().expect("no test fails while it writes") = Some(bytes);
+    }
+
+    /// Copies these pages, which may be no memory at all, once more.
+    pub fn copy_again(&self, pages: impl IntoIterator<Item = u64>) {
+        for gpa in pages.into_iter().map(|page| page * PAGE) {
+            if self
+                .regions
+                .iter()
+                .any(|region| (region.gpa..region.gpa + region.len).contains(&gpa))
+            {
+                self.repeat(gpa, &self.read(gpa, PAGE as usize));
+            }
+        }
+    }
+
+    /// Pages of which the copy has another content.
+    pub fn stale(&self) -> Vec<u64> {
+        let copy = self.undisturbed.lock().expect("no test fails while it writes");
+        let copy = copy.as_ref().expect("it is watched");
+        let pages = self.regions.iter().flat_map(|r| r.gpa / PAGE..(r.gpa + r.len) / PAGE);
+        let is_stale = |page: &u64| {
+            let (at, _) = self.locate(page * PAGE);
+            self.read(page * PAGE, PAGE as usize) != copy[at..at + PAGE as usize]
+        };
+        pages.filter(is_stale).collect()
+    }
+
+    fn repeat(&self, gpa: u64, bytes: &[u8]) {
+        let mut copy = self.undisturbed.lock().expect("no test fails while it writes");
+        let Some(copy) = copy.as_mut() else { return };
+        let mut done = 0;
+        while done < bytes.len() {
+            let (at, have) = self.locate(gpa + done as u64);
+            let part = have.min(bytes.len() - done);
+            copy[at..at + part].copy_from_slice(&bytes[done..done + part]);
+            done += part;
+        }
     }
 
     /// Takes `len` bytes at a multiple of 4096.
@@ -132,6 +189,7 @@ impl GuestMemory {
             self.mapping.write(at, &bytes[done..done + part]);
             done += part;
         }
+        self.repeat(gpa, bytes);
     }
 
     /// Reads a ring index.
@@ -142,5 +200,6 @@ impl GuestMemory {
     /// Writes a ring index.
     pub fn store(&self, gpa: u64, value: u16) {
         self.mapping.store(self.locate(gpa).0, value);
+        self.repeat(gpa, &value.to_le_bytes());
     }
 }

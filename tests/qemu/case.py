@@ -88,9 +88,9 @@ class LabCase(unittest.TestCase):
             self.tearDownClass()
         return result
 
-    def start_workload(self, seconds):
+    def start_workload(self, seconds, **options):
         """A workload that runs: it has done its first few hundred requests."""
-        workload = Workload(self.guest, seconds)
+        workload = Workload(self.guest, seconds, **options)
         # The disk counts from the guest's start: the first number is where this workload begins.
         self.wait_until(lambda: workload.completed, "the disk's counters have been read")
         before = workload.completed

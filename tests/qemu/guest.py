@@ -56,6 +56,7 @@ class Guest:
     def __init__(self, commands, output, alive):
         """Connects to the sockets of the agent's two ports; the guest itself may still be booting."""
         self._changed = threading.Condition()
+        self._next = None
         self._boot = None
         self._seen_boot = None
         self._gone = False
@@ -71,6 +72,19 @@ class Guest:
             stream.shutdown(socket.SHUT_RDWR) # wakes the reader, as closing would not
             stream.close()
         self._reader.join()
+
+    def follow(self, commands, output, alive):
+        """Connects to the sockets of another QEMU, to which the guest moves: they are used when this one has ended."""
+        streams = connect(commands, alive=alive), connect(output, alive=alive)
+        with self._changed:
+            self._next = streams
+
+    def stay(self):
+        """The guest did not move."""
+        with self._changed:
+            streams, self._next = self._next, None
+        for stream in streams or ():
+            stream.close()
 
     def wait_ready(self, timeout=120):
         """Waits until the guest is up: after the start, and once more after each reboot."""
@@ -90,15 +104,16 @@ class Guest:
         with self._changed:
             number = str(next(self._numbers))
             self._scripts[number] = script
+            commands = self._commands
         encoded = base64.b64encode(text.encode()).decode()
-        self._commands.sendall(f"{number} {encoded}\n".encode())
+        commands.sendall(f"{number} {encoded}\n".encode())
         return script
 
     def _read(self):
         try:
             for line in self._lines():
                 with self._changed:
-                    self._take(*line.rstrip("\n").split(" ", 2))
+                    self._take(*line.split(" ", 2))
                     self._changed.notify_all()
         finally:
             with self._changed:
@@ -107,9 +122,19 @@ class Guest:
                 self._changed.notify_all()
 
     def _lines(self):
-        """What the agent says, until either side closes."""
-        with contextlib.suppress(OSError, ValueError):
-            yield from self._output.makefile(encoding="utf-8", errors="replace", newline="\n")
+        """What the agent says, until either side closes and the guest has not moved."""
+        rest = b""
+        while True:
+            with contextlib.suppress(OSError, ValueError):
+                while data := self._output.recv(65536):
+                    *lines, rest = (rest + data).split(b"\n")
+                    for line in lines:
+                        yield line.decode(errors="replace")
+            with self._changed:
+                if not self._next:
+                    return
+                (self._commands, self._output), self._next = self._next, None
+                self._changed.notify_all()
 
     def _take(self, word, number="", rest=""):
         if word == "ready":

@@ -64,10 +64,11 @@ def command_line(disk, vcpus, memory_mib, accelerate, system=GUEST):
 class Vm:
     """A running machine: `guest` runs scripts in it, `qmp` is QEMU's monitor. It ends with the `with` block."""
 
-    def __init__(self, directory, disk, vcpus=2, memory_mib=512, accelerate=None, system=GUEST):
+    def __init__(self, directory, disk, vcpus=2, memory_mib=512, accelerate=None, system=GUEST, moves_from=None):
         """Starts QEMU, its sockets and logs in `directory`; `guest.wait_ready` tells when the guest is up.
 
-        `system` is one of the lab's, or `None` for the one that the BIOS finds on `disk`."""
+        `system` is one of the lab's, or `None` for the one that the BIOS finds on `disk`. With `moves_from`, another
+        machine, it waits for that one's guest."""
         self.console_log = Path(directory, "console.log")
         self.qemu_log = Path(directory, "qemu.log")
         self._sockets = tempfile.TemporaryDirectory(prefix="vm-") # short enough for a socket's name
@@ -82,15 +83,26 @@ class Vm:
             "-device", "virtserialport,chardev=commands,name=lab.commands",
             "-chardev", f"socket,id=output,path={output},server=on,wait=off",
             "-device", "virtserialport,chardev=output,name=lab.output"]
+        self.incoming = self._socket("incoming")
+        if moves_from:
+            options += ["-incoming", f"unix:{self.incoming}"]
         machine = command_line(disk, vcpus, memory_mib, accelerate or accelerator(), system)
         self.guest = self.qmp = None
         self.process = Process(machine + options, self.qemu_log)
         try:
-            self.guest = Guest(commands, output, self.process.check)
+            if moves_from:
+                moves_from.guest.follow(commands, output, self.process.check)
+            else:
+                self.guest = Guest(commands, output, self.process.check)
             self.qmp = Qmp(monitor, alive=self.process.check)
         except BaseException:
             self.close()
             raise
+
+    def take_guest(self, source):
+        """The guest of `source` has moved to this machine; that one ends."""
+        self.guest, source.guest = source.guest, None
+        source.close()
 
     def close(self):
         """Ends the machine, whatever the guest is doing."""

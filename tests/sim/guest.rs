@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use vhost_user_scsi_mpath::buffer::Segments;
 use vhost_user_scsi_mpath::completion::{Outcome, Owed};
 use vhost_user_scsi_mpath::engine::{Guest, Request};
 use vhost_user_scsi_mpath::ids::{LaneId, RingIndex};
@@ -88,7 +89,7 @@ impl Guest for SimGuest {
         Some(Owed::new(RingIndex(2 + self.lane.0), head))
     }
 
-    fn complete(&mut self, owed: Owed, outcome: &Outcome) {
+    fn complete(&mut self, owed: Owed, outcome: &Outcome, _: &Segments) {
         let mut scene = self.scene.lock();
         let head = owed.settle();
         let lost = scene.options.lies.answers_get_lost && scene.random.chance(10);

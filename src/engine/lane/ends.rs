@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::commands::{Doom, State};
 use super::{Lane, Mode, overdue};
+use crate::buffer::Segments;
 use crate::completion::{Outcome, Owed, Response};
 use crate::engine::guest::{Guest, Request};
 use crate::engine::messages::ToManager;
@@ -65,11 +66,11 @@ impl<T: Transport> Lane<T> {
         let after = After { path, session, fate, executed: verdict.executed, now };
         if self.mode == Mode::Disconnected {
             self.outlive(slot, &after);
-            return self.abandon(slot, Owed::abandon);
+            return self.abandon(slot, |owed, _| owed.abandon());
         }
         if self.mode == Mode::Leaving && ruling.next != Next::Deliver {
             self.outlive(slot, &after);
-            return self.abandon(slot, |owed| guest.give_back(owed));
+            return self.abandon(slot, |owed, data_in| guest.give_back(owed, data_in));
         }
         if ruling.next != Next::Deliver && self.promote(slot, path) {
             return;
@@ -235,24 +236,24 @@ impl<T: Transport> Lane<T> {
         self.settle_hold(slot);
         self.tasks.ended(self.commands[slot].serial);
         if let Some(owed) = self.commands.release(slot) {
-            guest.complete(owed, outcome);
+            guest.complete(owed, outcome, &self.commands[slot].request.data_in);
         }
     }
 
     /// Gives a command up without an answer: the connection is gone, or keeps it.
-    pub(super) fn abandon(&mut self, slot: Slot, get_rid: impl FnOnce(Owed)) {
+    pub(super) fn abandon(&mut self, slot: Slot, get_rid: impl FnOnce(Owed, &Segments)) {
         if self.hedges.is_some() {
             self.part_with_seconds(slot);
         }
         self.settle_hold(slot);
         self.tasks.ended(self.commands[slot].serial);
         if let Some(owed) = self.commands.release(slot) {
-            get_rid(owed);
+            get_rid(owed, &self.commands[slot].request.data_in);
         }
     }
 
     /// Gives up everything that is not on a path, and asks for the end of what is.
-    pub(super) fn abandon_all(&mut self, get_rid: &mut dyn FnMut(Owed)) {
+    pub(super) fn abandon_all(&mut self, get_rid: &mut dyn FnMut(Owed, &Segments)) {
         for slot in self.commands.slots() {
             match self.commands[slot].state {
                 State::Free => {}

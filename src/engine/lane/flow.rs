@@ -29,7 +29,7 @@ impl<T: Transport> Lane<T> {
     /// A request was taken from the ring (it is in `spare`).
     pub(super) fn begin<G: Guest>(&mut self, guest: &mut G, owed: Owed, now: Instant) {
         match self.decide() {
-            Some(Decision::Done(outcome)) => guest.complete(owed, &outcome),
+            Some(Decision::Done(outcome)) => guest.complete(owed, &outcome, &self.spare.data_in),
             Some(Decision::Forward(row) | Decision::NeedsFace(row)) => {
                 let slot = self.commands.claim(owed, &mut self.spare, row);
                 let command = &mut self.commands[slot];
@@ -40,7 +40,10 @@ impl<T: Transport> Lane<T> {
                 self.commands[slot].began = self.clock.trying(now);
                 self.drive(guest, slot, now);
             }
-            None => guest.complete(owed, &Outcome::response(Response::Failure, self.spare.room())),
+            None => {
+                let outcome = Outcome::response(Response::Failure, self.spare.room());
+                guest.complete(owed, &outcome, &self.spare.data_in);
+            }
         }
     }
 
@@ -221,9 +224,9 @@ impl<T: Transport> Lane<T> {
     }
 }
 
-/// The answer to a command that a process may have sent before it died, and that must not be
-/// executed twice: whoever sent it decides.
-fn lost(room: u32) -> Outcome {
+/// The answer to a command that may have been executed and must not be twice: whoever sent it
+/// decides.
+pub(super) fn lost(room: u32) -> Outcome {
     Outcome::check(SenseKey::AbortedCommand, Asc::I_T_NEXUS_LOSS, room)
 }
 

@@ -55,7 +55,6 @@ use super::driven::{Driven, Turn};
 use super::guest::{Guest, Request};
 use super::mailbox::{Mail, Post};
 use super::messages::{Attention, Deadlines, Snapshot, ToLane, ToManager};
-use crate::completion::Owed;
 use crate::ids::{LaneId, Slot};
 use crate::limits::{RING_SIZE_MAX, TURN_EXCHANGES_MAX, TURN_REQUESTS_MAX};
 use crate::multipath::{Event, Nodes, Policy, Selector};
@@ -250,7 +249,7 @@ impl<T: Transport> Lane<T> {
     }
 
     fn intake<G: Guest>(&mut self, guest: &mut G, now: Instant) -> bool {
-        if self.mode != Mode::Serving {
+        if !self.takes(guest) {
             return false;
         }
         for _ in 0..TURN_REQUESTS_MAX {
@@ -329,7 +328,7 @@ impl<T: Transport> Driven for Lane<T> {
             self.selector.numa_node = (self.node)();
         }
         self.keep_time(guest, now);
-        if self.mode == Mode::Serving {
+        if self.takes(guest) {
             self.take_control_requests(guest);
         }
         let more = self.take_requests(guest, now);
@@ -365,7 +364,7 @@ impl<T: Transport> Driven for Lane<T> {
 
     fn disconnect(&mut self) {
         self.mode = Mode::Disconnected;
-        self.abandon_all(&mut Owed::abandon);
+        self.abandon_all(&mut |owed, _| owed.abandon());
     }
 
     fn is_idle(&self) -> bool {

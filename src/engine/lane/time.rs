@@ -4,16 +4,18 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-use super::commands::{Doom, State};
+use super::commands::{Command, Doom, State};
+use super::flow::lost;
 use super::{Lane, Mode};
 use crate::completion::{Outcome, Response};
 use crate::engine::driven::Driven;
-use crate::engine::guest::Guest;
+use crate::engine::guest::{Guest, Leftovers};
 use crate::engine::messages::ToManager;
 use crate::ids::Slot;
 use crate::limits::{CHANNEL_BACKOFF, DEADLINE_SCAN};
 use crate::lun::Repeat;
 use crate::path::Transport;
+use crate::scsi::Status;
 
 /// A clock that runs only while a path exists: what `command_deadline` is measured with. A command
 /// that waits through an hour without paths has not been tried for an hour.
@@ -173,35 +175,38 @@ impl<T: Transport> Lane<T> {
     }
 
     /// What no path has is given back at once, where that can be: it goes on when the ring starts
-    /// again. When the time is up the rest is given back too. Where nothing takes it back, it fails.
+    /// again. When the time is up the rest is given back too. Where nothing takes it back, it fails;
+    /// but a driver that goes on elsewhere is told to send it again there.
     fn go_on_draining<G: Guest>(&mut self, guest: &mut G, time_is_up: bool) {
-        match (guest.takes_back(), time_is_up) {
-            (true, true) => {
+        match (guest.leftovers(), time_is_up) {
+            (Leftovers::GiveBack, true) => {
                 self.fail_tasks(guest);
                 self.mode = Mode::Leaving;
                 if !self.commands.is_empty() {
                     self.tell_of_giving_back();
                 }
-                self.abandon_all(&mut |owed| guest.give_back(owed));
+                self.abandon_all(&mut |owed, data_in| guest.give_back(owed, data_in));
             }
-            (true, false) => self.give_back_what_waits(guest),
-            (false, true) => {
-                self.fail_all(guest);
+            (Leftovers::GiveBack, false) => {
+                for slot in self.slots_that_wait() {
+                    // Once given back, nobody knows any more that it was never sent.
+                    if self.commands[slot].row.repeat != Repeat::Never {
+                        self.tell_of_giving_back();
+                        self.abandon(slot, |owed, data_in| guest.give_back(owed, data_in));
+                    }
+                }
+            }
+            (Leftovers::Resend, false) => {
+                for slot in self.slots_that_wait() {
+                    let busy = Outcome::status(Status::BUSY, self.commands[slot].request.room());
+                    self.complete(guest, slot, &busy);
+                }
+            }
+            (leftovers @ (Leftovers::Resend | Leftovers::Fail), true) => {
+                self.fail_all(guest, leftovers);
                 self.fail_tasks(guest);
             }
-            (false, false) => {}
-        }
-    }
-
-    fn give_back_what_waits<G: Guest>(&mut self, guest: &mut G) {
-        for slot in self.commands.slots() {
-            let command = &self.commands[slot];
-            let waits = matches!(command.state, State::Waiting | State::Resting(_) | State::Held);
-            // Once given back, nobody knows any more that it was never sent.
-            if waits && command.doom.is_none() && command.row.repeat != Repeat::Never {
-                self.tell_of_giving_back();
-                self.abandon(slot, |owed| guest.give_back(owed));
-            }
+            (Leftovers::Fail, false) => {}
         }
     }
 
@@ -214,14 +219,38 @@ impl<T: Transport> Lane<T> {
         }
     }
 
-    /// The drain's time is up: everything that is left fails, as virtio wants it before a reset.
-    fn fail_all<G: Guest>(&mut self, guest: &mut G) {
+    /// True where requests are taken. A guest that goes on elsewhere has the ones left that were given
+    /// back and not taken again since: they must be answered here.
+    pub(super) fn takes<G: Guest>(&self, guest: &G) -> bool {
+        match self.mode {
+            Mode::Serving => true,
+            Mode::Draining(_) => guest.leftovers() == Leftovers::Resend,
+            Mode::Leaving | Mode::Disconnected => false,
+        }
+    }
+
+    /// Commands that are on no path, and of which nothing is executed or known to have been.
+    fn slots_that_wait(&self) -> Vec<Slot> {
+        let waits = |command: &Command| {
+            matches!(command.state, State::Waiting | State::Resting(_) | State::Held)
+                && command.doom.is_none()
+        };
+        self.commands.iter().filter(|(_, command)| waits(command)).map(|(slot, _)| slot).collect()
+    }
+
+    /// The drain's time is up: everything that is left fails, as virtio wants it before a reset; or
+    /// is to be sent again, if that may be.
+    fn fail_all<G: Guest>(&mut self, guest: &mut G, leftovers: Leftovers) {
         for slot in self.commands.slots() {
             if self.commands[slot].state == State::Free {
                 continue;
             }
             let room = self.commands[slot].request.room();
-            let outcome = Outcome::response(Response::Failure, room);
+            let outcome = match (leftovers, self.commands[slot].row.repeat) {
+                (Leftovers::Resend, Repeat::Never) => lost(room),
+                (Leftovers::Resend, _) => Outcome::status(Status::BUSY, room),
+                _ => Outcome::response(Response::Failure, room),
+            };
             match &mut self.commands[slot].doom {
                 Some(Doom { patient, .. }) if *patient => *patient = false,
                 Some(_) => continue,

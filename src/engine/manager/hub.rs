@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::engine::driven::Lanes;
 use crate::engine::lane::{Lane, Parts};
@@ -24,6 +26,7 @@ pub struct Hub<T> {
     lanes: Mutex<BTreeMap<LaneId, Post<ToLane<T>>>>,
     manager: Post<ToManager>,
     deadlines: Mutex<Deadlines>,
+    landing_us: AtomicU64,
     /// All lanes' counters.
     pub counters: Registry,
     /// The guest's pending unit attention.
@@ -38,6 +41,7 @@ impl<T: Transport> Hub<T> {
             lanes: Mutex::default(),
             manager,
             deadlines: Mutex::new(deadlines),
+            landing_us: AtomicU64::new(0),
             counters: Registry::default(),
             attention: Arc::default(),
         }
@@ -62,6 +66,11 @@ impl<T: Transport> Hub<T> {
         for post in locked(&self.lanes).values() {
             post.send(ToLane::Deadlines(deadlines));
         }
+    }
+
+    /// What [`Lanes::landing_time`] tells from now on.
+    pub fn set_landing_time(&self, time: Duration) {
+        self.landing_us.store(time.as_micros() as u64, Ordering::Relaxed);
     }
 
     /// Sends to one lane.
@@ -112,6 +121,17 @@ impl<T: Transport> Lanes for Hub<T> {
 
     fn connected(&self, connected: bool) {
         self.manager.send(ToManager::Frontend(connected));
+    }
+
+    fn landing_time(&self) -> Duration {
+        Duration::from_micros(self.landing_us.load(Ordering::Relaxed))
+    }
+
+    fn await_landing(&self, deadline: Instant) -> bool {
+        let (post, landed) = channel();
+        // Behind what the lanes have told of their last attempts.
+        self.manager.send(ToManager::Landing(post));
+        landed.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
     }
 }
 

@@ -29,6 +29,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 pub use self::hub::Hub;
@@ -83,6 +84,8 @@ pub struct Manager<T: Transport> {
     driver_events: Vec<GuestEvent>,
     notices: Vec<Notice>,
     deadlines: Deadlines,
+    /// Who waits until nothing that was sent can be executed any more.
+    landing: Vec<Sender<()>>,
     /// The time of the last turn.
     turned: Instant,
     connected: bool,
@@ -105,6 +108,7 @@ impl<T: Transport> Manager<T> {
             driver_events: Vec::new(),
             notices: Vec::new(),
             deadlines,
+            landing: Vec::new(),
             turned: now,
             connected: false,
         })
@@ -229,6 +233,13 @@ impl<T: Transport> Manager<T> {
         self.look_after_reservations(now);
         self.apply(Event::Tick, now);
         self.offer_attentions();
+        self.hub.set_landing_time(self.core.settings().write_quiesce);
+        if !self.landing.is_empty() && self.core.has_landed(now) {
+            // Nobody waits any more where the deadline has passed meanwhile.
+            for post in self.landing.drain(..) {
+                let _ = post.send(());
+            }
+        }
     }
 
     /// When the next turn is due, if nothing comes in before.
@@ -293,6 +304,7 @@ impl<T: Transport> Manager<T> {
                 self.connected = connected;
                 self.notices.push(Notice::Frontend(connected));
             }
+            ToManager::Landing(post) => self.landing.push(post),
         }
     }
 

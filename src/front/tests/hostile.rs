@@ -1,5 +1,6 @@
 //! What a hostile driver gets: its request's failure, or its ring's end, and no more.
 
+use crate::buffer::Segments;
 use crate::completion::Outcome;
 use crate::engine::{Guest, Request};
 use crate::front::features::INDIRECT_DESC;
@@ -100,7 +101,7 @@ fn loop_costs_its_request_and_the_next_one_works() {
     driver.read_request(0, 8);
     driver.offer(0);
     let owed = rings.next(&mut Request::default()).unwrap();
-    rings.complete(owed, &Outcome::good(0, 8));
+    rings.complete(owed, &Outcome::good(0, 8), &Segments::new());
     rings.flush();
     assert_eq!(driver.take_used(), [(7, 0), (0, ANSWERED)]);
 }
@@ -116,7 +117,7 @@ fn same_head_twice_breaks_the_ring_and_the_first_is_answered() {
     let owed = rings.next(&mut Request::default()).unwrap();
     assert!(rings.next(&mut Request::default()).is_none());
     assert!(rings.next(&mut Request::default()).is_none(), "it stays broken");
-    rings.complete(owed, &Outcome::good(0, 8));
+    rings.complete(owed, &Outcome::good(0, 8), &Segments::new());
     rings.flush();
     assert_eq!(driver.take_used(), [(0, ANSWERED)]);
     let queue = rings.queue(RingIndex::FIRST_REQUEST).unwrap();
@@ -155,7 +156,7 @@ fn ring_that_leaves_memory_is_broken_and_answers_where_it_was() {
     driver.offer(0);
     let owed = rings.next(&mut Request::default()).unwrap();
     rings.set_memory(&Default::default());
-    rings.complete(owed, &Outcome::good(0, 8));
+    rings.complete(owed, &Outcome::good(0, 8), &Segments::new());
     rings.flush();
     assert_eq!(driver.take_used(), [(0, ANSWERED)]);
     driver.offer(4);

@@ -1,5 +1,6 @@
 //! Rings whose predecessor died, as a lane sees them.
 
+use crate::buffer::Segments;
 use crate::completion::Outcome;
 use crate::engine::{Guest, Request};
 use crate::front::features::{CHANGE, EVENT_IDX, HOTPLUG, INDIRECT_DESC};
@@ -74,10 +75,10 @@ fn requests_that_were_answered_do_not_come_again() {
     let owed: Vec<_> = (0..3).map(|_| rings.next(&mut request).unwrap()).collect();
     let mut owed = owed.into_iter();
     owed.next().unwrap().abandon();
-    rings.complete(owed.next().unwrap(), &Outcome::good(0, 512));
+    rings.complete(owed.next().unwrap(), &Outcome::good(0, 512), &Segments::new());
     rings.flush();
     // Stored, and the process dies before the driver can see it.
-    rings.complete(owed.next().unwrap(), &Outcome::good(0, 512));
+    rings.complete(owed.next().unwrap(), &Outcome::good(0, 512), &Segments::new());
     assert_eq!(scene.driver.take_used(), [(3, RESPONSE_LEN as u32)]);
     assert_eq!(take_all(&mut scene.start(REQUEST)), [(0, true), (6, true)]);
 }

@@ -4,6 +4,7 @@ mod chains;
 mod device;
 mod hostile;
 mod inflight;
+mod migration;
 mod requests;
 mod ring;
 mod sessions;

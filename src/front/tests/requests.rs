@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::buffer::Segments;
 use crate::completion::{Outcome, Owed, Response};
 use crate::engine::{Guest, Request};
 use crate::front::features::{CHANGE, EVENT_IDX, HOTPLUG, INDIRECT_DESC};
@@ -41,7 +42,7 @@ fn next_reads_header_and_room() {
     assert_eq!(header.address, Address::LogicalUnit { target: 0, lun: 0 });
     assert_eq!((header.tag, header.cdb.bytes()[0]), (2, 0x28));
     assert_eq!((request.data_in.len(), request.data_out.len()), (512, 0));
-    rings.complete(owed, &Outcome::good(0, 512));
+    rings.complete(owed, &Outcome::good(0, 512), &Segments::new());
     assert!(rings.next(&mut Request::default()).is_none());
 }
 
@@ -54,7 +55,7 @@ fn set_call_notifies_the_new_descriptor_of_what_the_old_one_was_told() {
     driver.read_request(0, 512);
     driver.offer(0);
     let (owed, _) = take(&mut rings);
-    rings.complete(owed, &Outcome::good(0, 512));
+    rings.complete(owed, &Outcome::good(0, 512), &Segments::new());
     rings.flush();
     let unmasked = EventFd::new(EFD_NONBLOCK).unwrap();
     let queue = rings.queue(REQUEST).unwrap();
@@ -79,7 +80,7 @@ fn complete_stores_response_and_length_and_flush_shows_them() {
     driver.offer(0);
     let (owed, request) = take(&mut rings);
     request.data_in.write_at(0, &[7; 100]);
-    rings.complete(owed, &Outcome::good(100, 512));
+    rings.complete(owed, &Outcome::good(100, 512), &Segments::new());
     assert_eq!(driver.take_used(), [], "not before the flush");
     rings.flush();
     assert!(driver.was_called());
@@ -110,7 +111,7 @@ fn next_takes_a_request_in_any_layout() {
     assert_eq!(request.header.unwrap().cdb.bytes()[0], 0x2A);
     assert_eq!(request.data_out.len(), 600);
     assert_eq!(request.data_out.to_vec()[0], 0x77);
-    rings.complete(owed, &Outcome::good(0, 600));
+    rings.complete(owed, &Outcome::good(0, 600), &Segments::new());
     rings.flush();
     assert_eq!(memory.read(writable, RESPONSE_LEN)[4..8], 600u32.to_le_bytes());
     assert_eq!(driver.take_used(), [(0, RESPONSE_LEN as u32)]);
@@ -123,8 +124,8 @@ fn complete_out_of_order_answers_the_right_requests() {
     driver.offer(0);
     driver.offer(4);
     let ((first, _), (second, _)) = (take(&mut rings), take(&mut rings));
-    rings.complete(second, &Outcome::response(Response::Busy, 8));
-    rings.complete(first, &Outcome::response(Response::Aborted, 8));
+    rings.complete(second, &Outcome::response(Response::Busy, 8), &Segments::new());
+    rings.complete(first, &Outcome::response(Response::Aborted, 8), &Segments::new());
     rings.flush();
     assert_eq!((driver.response_code(a), driver.response_code(b)), (2, 5));
     assert_eq!(driver.take_used(), [(4, 108), (0, 108)]);
@@ -138,8 +139,8 @@ fn flush_notifies_once_per_batch() {
     driver.offer(0);
     driver.offer(4);
     let ((first, _), (second, _)) = (take(&mut rings), take(&mut rings));
-    rings.complete(first, &Outcome::good(0, 8));
-    rings.complete(second, &Outcome::good(0, 8));
+    rings.complete(first, &Outcome::good(0, 8), &Segments::new());
+    rings.complete(second, &Outcome::good(0, 8), &Segments::new());
     rings.flush();
     assert_eq!(driver.call.read().unwrap(), 1);
 }
@@ -153,7 +154,7 @@ fn memory_change_keeps_requests_in_flight_where_they_were() {
     rings.set_memory(&driver.memory.table());
     assert!(driver.was_called(), "the driver is notified again");
     request.data_in.write_at(0, &[1; 8]);
-    rings.complete(owed, &Outcome::good(8, 8));
+    rings.complete(owed, &Outcome::good(8, 8), &Segments::new());
     rings.flush();
     assert_eq!(driver.take_used(), [(0, 116)]);
     assert_eq!(driver.memory.read(test.data, 8), [1; 8]);
@@ -168,7 +169,7 @@ fn disconnect_publishes_nothing_any_more() {
     rings.disconnect();
     driver.offer(4);
     assert!(rings.next(&mut Request::default()).is_none());
-    rings.complete(owed, &Outcome::good(0, 8));
+    rings.complete(owed, &Outcome::good(0, 8), &Segments::new());
     rings.flush();
     assert_eq!(driver.take_used(), []);
     assert_eq!(driver.response_code(test), 0xFF);
@@ -240,7 +241,7 @@ fn control_answer_comes_after_the_completions_before_it() {
     control(&mut controls, &[0; 24], 1);
     let (owed, _) = take(&mut rings);
     let (owed_control, request) = rings.next_control().unwrap();
-    rings.complete(owed, &Outcome::response(Response::Aborted, 8));
+    rings.complete(owed, &Outcome::response(Response::Aborted, 8), &Segments::new());
     rings.answer_control(owed_control, &request, ControlResponse::FunctionComplete);
     assert_eq!(driver.take_used().len(), 1, "visible before the flush");
     assert_eq!(controls.take_used(), []);

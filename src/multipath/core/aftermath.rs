@@ -50,6 +50,12 @@ impl Core {
         }
     }
 
+    /// True when nothing can be executed any more that was sent from here, also by the process before
+    /// this one, and whose outcome is not known.
+    pub fn has_landed(&self, now: Instant) -> bool {
+        self.aftermath.kind == Aftermath::Over && self.ledger.has_landed(now)
+    }
+
     pub(super) fn follow_aftermath(&mut self, now: Instant) {
         let Some(until) = self.aftermath.until else { return };
         if self.paths.values().any(|path| path.state == PathState::Blocked) {
