@@ -316,7 +316,8 @@ fn storm(time: Duration) {
     exercise(&mut backend.guest(2), 7);
     let rounds = seed - first;
     let after = Holdings::of(&backend);
-    let row = format!("storm | {rounds} connections in {:?} | {after:?}\n", begin.elapsed());
+    let time = begin.elapsed();
+    let row = format!("storm | {rounds} connections in {time:?} | {before:?} | {after:?}\n");
     let _ = std::io::stderr().write_all(row.as_bytes());
     let before = before.unwrap_or_else(|| panic!("only {rounds} connections in {time:?}"));
     let anonymous_kib = before.anonymous_kib + 3072;
