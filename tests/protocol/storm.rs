@@ -238,7 +238,7 @@ fn round(backend: &Backend, fds: &Descriptors, seed: u64) {
     }
     let stream = connect(&backend.socket()).expect("the backend listens");
     let mut device = Device::start_on(stream, &config).expect("it begins in order");
-    let next = (seed % 16 == 0).then(|| connect(&backend.socket()).expect("it may wait"));
+    let next = (seed.is_multiple_of(16)).then(|| connect(&backend.socket()).expect("it may wait"));
     let stream = device.session.stream.try_clone().expect("a descriptor can be cloned");
     stream.set_nonblocking(true).expect("it is a socket");
     for _ in 0..random.below(60) {
@@ -303,7 +303,7 @@ fn storm(time: Duration) {
         // The harness keeps this to itself unless the test fails: the last line tells which.
         eprintln!("STORM_SEED={seed}");
         round(&backend, &fds, seed);
-        if seed % 16 == 0 {
+        if seed.is_multiple_of(16) {
             others.look();
             others.qmp.forget_events();
         }
