@@ -16,8 +16,8 @@
 //! | [`reservations`](reservations::reservations) | parameter data of PERSISTENT RESERVE IN and OUT | what was read is written as it was read |
 //! | [`fencing`](reservations::fencing) | what paths answer to the reservation commands of one initiator | a conversation ends, the guest is answered once |
 //! | [`probe`](paths::probe) | the answers of one path to the questions it is asked | the questions end |
-//! | [`paths`](paths::paths) | the answers of several paths, reports and times | the LUN keeps its name and its block size, and never shrinks |
-//! | [`control`](text::control) | what a control client sends | pieces do not matter, every answer is one object, and has its request's id |
+//! | [`paths`](paths::paths) | the answers of several paths, reports and times | the LUN keeps its name and its block size, and never shrinks; a path in use has said that it leads there |
+//! | [`control`](text::control) | what a control client sends | pieces do not matter, a request ends with its bracket, every answer is one object, and has its request's id |
 //! | [`address`](text::address) | a path's address | what is shown leads to the same path, and shows no secret |
 //! | [`config`](text::config) | a configuration file | an error is one line that names the file |
 //! | [`array`](array::array) | commands for the built-in array | no answer is longer than the room, memory beside it stays as it is |

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use vhost_user_scsi_mpath::ids::{LaneId, PathId};
+use vhost_user_scsi_mpath::limits::PROBE_UNIT_ATTENTIONS_MAX;
 use vhost_user_scsi_mpath::lun::Face;
 use vhost_user_scsi_mpath::multipath::probe::{Finding, Probe, Question, Step};
 use vhost_user_scsi_mpath::multipath::retry::Problem;
@@ -77,6 +78,14 @@ fn answered(status: Status, sense: Option<Sense>, residual: Residual) -> Fate {
     Fate::Answered(Answer { status, sense: sense.map(Box::new), residual })
 }
 
+fn is_attention(fate: &Fate) -> bool {
+    let Fate::Answered(answer) = fate else { return false };
+    let sense =
+        answer.sense.as_ref().and_then(|sense| Some((sense.decode()?, sense.is_deferred())));
+    answer.status == Status::CHECK_CONDITION
+        && matches!(sense, Some(((SenseKey::UnitAttention, _), false)))
+}
+
 /// What a good array says: one unit, two groups, one port in each.
 fn truth(question: &Question) -> Vec<u8> {
     let cdb = question.cdb.padded();
@@ -121,8 +130,11 @@ pub fn probe(data: &[u8]) {
         _ => Probe::full(),
     };
     let mut question = probe.question();
+    let mut attentions = 0;
     for _ in 0..QUESTIONS {
         let (fate, data) = end(&mut bytes, &question);
+        attentions += u8::from(is_attention(&fate));
+        assert!(attentions <= PROBE_UNIT_ATTENTIONS_MAX + 1, "it goes on asking");
         let _ = probe.is_clear(&fate);
         match probe.feed(&fate, &data) {
             Step::Ask(next) => question = next,
@@ -208,6 +220,15 @@ impl World<'_> {
             assert_eq!(known.inquiry(), face.inquiry());
         }
         self.face = Some(face.clone());
+    }
+
+    /// A path that is used has said that it leads to the LUN.
+    fn leads_there(&self) {
+        for path in self.core.paths().filter(|path| path.is_usable()) {
+            let face = self.core.face().expect("it is known before a path is used");
+            assert_eq!(path.wwid.as_ref(), Some(&face.wwid), "{}", path.name);
+            assert!(path.blocks.is_none_or(|own| own >= face.capacity.blocks), "{}", path.name);
+        }
     }
 
     fn answer(&mut self) {
@@ -302,6 +323,7 @@ pub fn paths(data: &[u8]) {
                 world.apply(Event::Tick);
             }
         }
+        world.leads_there();
         assert!(world.asked.len() <= 4);
     }
     assert!(world.busiest < 200, "{} actions for one event", world.busiest);

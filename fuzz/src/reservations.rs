@@ -207,7 +207,7 @@ pub fn fencing(data: &[u8]) {
         match step % 16 {
             0..=3 => {
                 let initiator = TransportId::Sas { address: 1 };
-                let nexus = (step % 2 == 0).then_some((initiator, path.0));
+                let nexus = step.is_multiple_of(2).then_some((initiator, path.0));
                 scene.tell(Event::Up { path, name: format!("p{}", path.0), nexus });
             }
             4 => scene.tell(Event::Down(path)),

@@ -31,6 +31,11 @@ pub fn control(data: &[u8]) {
     let (requests, left) = split(sent, piece);
     assert_eq!((&requests, &left), (&split(sent, usize::MAX).0, &split(sent, usize::MAX).1));
     assert_eq!([requests.concat(), left].concat(), sent, "no byte is lost");
+    // Whatever stands in the strings of a request, it ends with its own bracket.
+    let whole = json!({"execute": String::from_utf8_lossy(sent), "id": [{"a": "}"}]}).to_string();
+    let twice = [whole.as_bytes(), whole.as_bytes()].concat();
+    let (both, left) = split(&twice, piece);
+    assert_eq!((both.len(), left.len()), (2, 0), "{whole}");
     let mut dialogue = Dialogue::default();
     for request in &requests {
         say(&mut dialogue, request);

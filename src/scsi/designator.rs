@@ -188,7 +188,9 @@ fn is_blank(designator: &Designator<'_>) -> bool {
         kind::EUI_64 => value.iter().all(|byte| *byte == 0),
         // Behind the vendor, behind the prefix, behind the header.
         kind::T10_VENDOR => super::inquiry::text(value.get(8..).unwrap_or(&[])).is_empty(),
-        kind::SCSI_NAME => super::inquiry::text(value.get(4..).unwrap_or(&[])).is_empty(),
+        kind::SCSI_NAME => {
+            super::inquiry::text(value).get(4..).is_none_or(|text| text.trim().is_empty())
+        }
         kind::UUID => value.iter().skip(2).all(|byte| *byte == 0),
         _ => false,
     }
@@ -258,6 +260,7 @@ mod tests {
             (2, &[0; 8]),
             (3, &[0x60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
             (8, b"naa.\0\0\0\0"),
+            (8, b"\0\0\0\0iqn.\0\0\0\0"),
             (10, &[0x10; 1]),
         ] {
             assert_eq!(wwid(&page_of(&[designator(0, kind, value)])), None, "{kind} {value:?}");

@@ -149,7 +149,7 @@ pub(super) fn fate(end: &Result<Done, i32>, room: u32) -> Fate {
 }
 
 fn answer(done: &Done, status: Status, room: u32) -> Fate {
-    let sense = &done.sense[..done.sense_len];
+    let sense = &done.sense[..done.sense_len.min(done.sense.len())];
     // A bsg node may say that there are so many bytes of sense, and all of them are zeroes.
     let is_sense = sense.first().is_some_and(|first| first & 0x70 == 0x70);
     let sense = is_sense.then(|| Box::new(Sense::from_bytes(sense)));
@@ -273,6 +273,34 @@ mod tests {
             let Fate::Answered(answer) = fate(&Ok(end.clone()), 512) else { panic!() };
             assert_eq!(answer.residual, residual);
             assert_eq!(answer.sense.unwrap().decode(), Some((SenseKey::NotReady, Asc(0x04, 0x0B))));
+        }
+    }
+
+    /// Results that no kernel would make up, from a counter whose bits are mixed.
+    #[test]
+    fn fate_of_anything_is_bounded_and_claims_nothing() {
+        for seed in 0..20_000_u64 {
+            let mixed = (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let bits = (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let end = Done {
+                host: (bits % 24) as u16,
+                driver: (bits >> 8 & 0x3F) as u16,
+                status: (bits >> 16) as u8,
+                residual: (bits >> 24) as i32,
+                sense: [(bits >> 56) as u8; SENSE_ROOM],
+                sense_len: (bits >> 48 & 0x1FF) as usize,
+            };
+            let room = (bits >> 40 & 0xFFF) as u32;
+            let (fate, host) = (fate(&Ok(end.clone()), room), end.host);
+            match fate {
+                Fate::Answered(answer) => {
+                    let residual = answer.residual;
+                    assert!(!matches!(residual, Residual::Under(bytes) if bytes > room), "{end:?}");
+                    assert!(answer.sense.is_none_or(|sense| sense.bytes().len() <= SENSE_ROOM));
+                }
+                // No number says that a command which the kernel had was never sent.
+                Fate::Failed(_, reach) => assert_ne!(reach, NotSent, "{host:#04x} {end:?}"),
+            }
         }
     }
 
