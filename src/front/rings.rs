@@ -144,6 +144,11 @@ impl Rings {
         more
     }
 
+    /// True when there is something to take. The rings are only looked at.
+    pub fn has_new(&self) -> bool {
+        [&self.request, &self.control].into_iter().flatten().any(Queue::has_new)
+    }
+
     /// Needs no kicks while awake.
     pub fn disarm(&mut self) {
         self.queues().for_each(Queue::disarm);
