@@ -144,9 +144,13 @@ impl Rings {
         more
     }
 
-    /// True when there is something to take. The rings are only looked at.
+    /// True when there is something to take; as for [`Rings::arm`], only where the lane looks. The
+    /// rings are left as they are.
     pub fn has_new(&self) -> bool {
-        [&self.request, &self.control].into_iter().flatten().any(Queue::has_new)
+        let looked_at = [(&self.request, self.asked), (&self.control, self.asked_control)];
+        looked_at
+            .into_iter()
+            .any(|(queue, asked)| asked && queue.as_ref().is_some_and(Queue::has_new))
     }
 
     /// Needs no kicks while awake.
