@@ -115,6 +115,21 @@ impl Segments {
         done
     }
 
+    /// Copies `len` bytes from `from` to the beginning, as far as there is room.
+    ///
+    /// # Safety
+    /// `len` bytes at `from` must be readable during the call. They may change meanwhile.
+    pub unsafe fn fill_from(&self, from: *const u8, len: usize) {
+        let mut from = from;
+        self.walk(0, len, |address, take| {
+            // SAFETY: the lender promises that the piece is mapped and writable, the caller that
+            // what it is filled from is readable; `walk` stays inside both. They may be the same
+            // memory.
+            unsafe { ptr::copy(from, address, take) };
+            from = from.wrapping_add(take);
+        });
+    }
+
     /// Copies from byte `offset` on into `into`; returns how much there was.
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> usize {
         let mut done = 0;

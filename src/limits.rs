@@ -24,6 +24,10 @@ pub const TRANSFER_MAX: u32 = 256 << 20;
 pub const STOP_GAP: Duration = Duration::from_secs(1);
 /// How long after its deadline a drain may take before the log says what is being waited for.
 pub const STOP_MARGIN: Duration = Duration::from_secs(1);
+/// How long a lane looks for new requests at most before it sleeps: what QEMU's event loop takes.
+pub const BUSY_POLL_DEFAULT: Duration = Duration::from_micros(32);
+/// How long it looks after the first sleep that was a short one.
+pub const SPIN_FIRST: Duration = Duration::from_micros(4);
 /// Log lines of one kind about one path or ring before they are only counted...
 pub const LOG_BURST: u32 = 16;
 /// ...until this much time has passed since the first of them; then one line tells their number...
@@ -95,6 +99,8 @@ pub const SERVICE_UNIT_BYTES: u32 = 64 << 10;
 pub const SERVICE_PARALLEL: u32 = 8;
 /// `service-time`: an idle path is measured anew, with one command, after so long...
 pub const SERVICE_STALE: Duration = Duration::from_secs(1);
+/// ...give or take this: a lane looks for such a path no more often.
+pub const SERVICE_LOOK: Duration = Duration::from_millis(50);
 /// ...and by one command of so many of a lane at most, so that a slow path does not show in the
 /// slowest percent.
 pub const SERVICE_PROBE_SHARE: u32 = 256;
@@ -281,6 +287,8 @@ pub const PATH_TIMEOUT_RANGE: (f64, f64) = (0.1, 600.0);
 pub const WRITE_QUIESCE_RANGE: (f64, f64) = (0.0, 60.0);
 /// The same for `no_path_retry` (a week) and `failback`; 0 is "fail" and "immediate".
 pub const POLICY_SECONDS_RANGE: (f64, f64) = (0.0, 604_800.0);
+/// Bounds of `busy_poll_us`, in microseconds.
+pub const BUSY_POLL_US_RANGE: (f64, f64) = (0.0, 1000.0);
 
 const _: () = assert!(TOP_KEY_PATIENCE.as_millis() < TOP_INTERVAL.as_millis());
 const _: () = assert!(CONTROL_LINE_MAX <= CONTROL_BACKLOG_MAX);

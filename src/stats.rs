@@ -53,8 +53,9 @@ impl PathCounters {
         bump(kind, 1);
         bump(&self.read_bytes, bytes_in);
         bump(&self.write_bytes, bytes_out);
-        bump(&self.latency[bucket(took)], 1);
-        bump(&self.latency_sum_us, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        let us = microseconds(took);
+        bump(&self.latency[bucket(us)], 1);
+        bump(&self.latency_sum_us, us);
     }
 
     /// An attempt ended otherwise.
@@ -77,8 +78,12 @@ pub fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
-fn bucket(took: Duration) -> usize {
-    let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+/// As many as fit.
+fn microseconds(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000).saturating_add(time.subsec_micros().into())
+}
+
+fn bucket(us: u64) -> usize {
     let above = us.saturating_sub(1);
     ((u64::BITS - above.leading_zeros()) as usize).min(BUCKETS - 1)
 }
@@ -301,10 +306,10 @@ mod tests {
     #[test]
     fn bucket_ends_are_inclusive() {
         for (us, expected) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (1024, 10)] {
-            assert_eq!(bucket(Duration::from_micros(us)), expected, "{us} us");
+            assert_eq!(bucket(us), expected, "{us} us");
             assert!(bucket_end_us(expected).is_some_and(|end| us <= end));
         }
-        assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
+        assert_eq!(bucket(microseconds(Duration::MAX)), BUCKETS - 1);
         assert_eq!(bucket_end_us(BUCKETS - 1), None);
     }
 

@@ -139,6 +139,7 @@ fn front(config: &Config) -> FrontConfig {
     FrontConfig {
         request_queues: config.backend.request_queues,
         stop_deadline: config.backend.stop_deadline,
+        busy_poll: config.backend.busy_poll,
     }
 }
 

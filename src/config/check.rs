@@ -47,7 +47,16 @@ impl Checker<'_> {
                     as u16
             }
         };
+        let busy_poll = match table.busy_poll_us {
+            None => default.busy_poll,
+            Some(given) => {
+                let (us, range) = (*given.get_ref() as f64, limits::BUSY_POLL_US_RANGE);
+                let us = self.in_range("backend.busy_poll_us", us, range, &given)?;
+                Duration::from_micros(us as u64)
+            }
+        };
         Ok(Backend {
+            busy_poll,
             listen,
             control: self.file_name("backend.control", table.control)?,
             socket_group: text(table.socket_group),

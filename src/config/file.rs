@@ -38,6 +38,7 @@ pub(super) struct BackendTable {
     pub state_dir: Given<String>,
     pub request_queues: Given<i64>,
     pub stop_deadline: Given<f64>,
+    pub busy_poll_us: Given<i64>,
 }
 
 /// `[lun]`.

@@ -100,6 +100,8 @@ pub struct Backend {
     pub request_queues: u16,
     /// `stop_deadline`: for a device-wide drain.
     pub stop_deadline: Duration,
+    /// `busy_poll_us`: how long a lane looks for requests at most before it sleeps.
+    pub busy_poll: Duration,
 }
 
 impl Default for Backend {
@@ -113,6 +115,7 @@ impl Default for Backend {
             state_dir: None,
             request_queues: limits::REQUEST_QUEUES_DEFAULT,
             stop_deadline: limits::STOP_DEADLINE_DEFAULT,
+            busy_poll: limits::BUSY_POLL_DEFAULT,
         }
     }
 }

@@ -49,6 +49,7 @@ fn file_settings_are_all_read() {
         state_dir = "/var/lib/x"
         request_queues = 8
         stop_deadline = 2
+        busy_poll_us = 50
         [lun]
         wwid = "3600140505200a986f0043c9afa1fd077"
         iopolicy = "queue-depth"
@@ -82,6 +83,7 @@ direct_io = true
         state_dir: Some("/var/lib/x".into()),
         request_queues: 8,
         stop_deadline: Duration::from_secs(2),
+        busy_poll: Duration::from_micros(50),
     };
     assert_eq!(config.backend, backend);
     let lun = Lun {

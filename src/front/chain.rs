@@ -81,14 +81,24 @@ impl Descriptor {
 /// The table that is being walked.
 enum Table<'a> {
     Ring(&'a Ring),
-    Indirect { memory: &'a GuestMemory, address: u64, entries: u32 },
+    /// An indirect one, as drivers make it: aligned, and in one piece of memory.
+    Whole {
+        base: *const u8,
+        entries: u32,
+    },
+    /// An indirect one that lies otherwise.
+    Pieces {
+        memory: &'a GuestMemory,
+        address: u64,
+        entries: u32,
+    },
 }
 
 impl Table<'_> {
     fn entries(&self) -> u32 {
         match self {
             Table::Ring(ring) => ring.size().into(),
-            Table::Indirect { entries, .. } => *entries,
+            Table::Whole { entries, .. } | Table::Pieces { entries, .. } => *entries,
         }
     }
 
@@ -96,7 +106,14 @@ impl Table<'_> {
         match self {
             _ if u32::from(index) >= self.entries() => Err(ChainError::Index(index)),
             Table::Ring(ring) => Ok(ring.descriptor(index)),
-            Table::Indirect { memory, address, .. } => {
+            Table::Whole { base, .. } => {
+                let at = base.wrapping_add(usize::from(index) * DESCRIPTOR_LEN);
+                // SAFETY: the table was found whole and aligned in the memory of the ring's lease,
+                // which outlives the walk, and the index is in it.
+                let words = unsafe { at.cast::<[u64; 2]>().read_volatile() };
+                Ok(Descriptor::new(u64::from_le(words[0]), u64::from_le(words[1])))
+            }
+            Table::Pieces { memory, address, .. } => {
                 let at = address.wrapping_add(u64::from(index) * DESCRIPTOR_LEN as u64);
                 let bytes = u128::from_le_bytes(memory.read(at)?);
                 Ok(Descriptor::new(bytes as u64, (bytes >> 64) as u64))
@@ -136,7 +153,7 @@ impl Chain {
                 match table {
                     Table::Ring(_) if !indirect => return Err(ChainError::IndirectNotNegotiated),
                     Table::Ring(_) => table = enter(memory, descriptor)?,
-                    Table::Indirect { .. } => return Err(ChainError::IndirectInIndirect),
+                    _ => return Err(ChainError::IndirectInIndirect),
                 }
                 (index, walked_in_table) = (0, 0);
                 continue;
@@ -179,5 +196,9 @@ fn enter(memory: &GuestMemory, descriptor: Descriptor) -> Result<Table<'_>, Chai
     if entries == 0 || !descriptor.len.is_multiple_of(DESCRIPTOR_LEN as u32) {
         return Err(ChainError::IndirectLength(descriptor.len));
     }
-    Ok(Table::Indirect { memory, address: descriptor.address, entries })
+    let address = descriptor.address;
+    match memory.whole(address, descriptor.len.into()) {
+        Some(base) if (base as usize).is_multiple_of(8) => Ok(Table::Whole { base, entries }),
+        _ => Ok(Table::Pieces { memory, address, entries }),
+    }
 }

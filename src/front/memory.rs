@@ -195,6 +195,13 @@ impl GuestMemory {
         })
     }
 
+    /// Where `len` bytes at guest-physical `address` are mapped, if they are in one piece. The
+    /// pointer is good for as long as this table is kept.
+    pub fn whole(&self, address: u64, len: u64) -> Option<*const u8> {
+        let (region, offset) = self.find(address)?;
+        (len <= region.len - offset).then(|| region.host(offset).cast_const())
+    }
+
     /// Copies the `N` bytes at guest-physical `address` out, each read once.
     pub fn read<const N: usize>(&self, address: u64) -> Result<[u8; N], Unmapped> {
         let (mut bytes, mut done) = ([0; N], 0);

@@ -57,6 +57,7 @@ pub mod rings;
 pub mod serve;
 pub mod session;
 mod socket_sys;
+mod spin;
 mod stop;
 #[cfg(test)]
 mod testing;
@@ -79,6 +80,8 @@ pub struct FrontConfig {
     pub request_queues: u16,
     /// How long a stop of the whole device may take.
     pub stop_deadline: Duration,
+    /// How long a lane's thread looks for new requests at most before it sleeps.
+    pub busy_poll: Duration,
 }
 
 impl FrontConfig {

@@ -376,6 +376,12 @@ impl Queue {
         }
     }
 
+    /// True when there is something to take.
+    pub fn has_new(&self) -> bool {
+        let takes = self.enabled && !self.stopping && !self.broken;
+        takes && (self.ring.has_new() || !self.again.is_empty())
+    }
+
     /// Asks for a kick; true when there is something to take already.
     pub fn arm(&mut self) -> bool {
         if self.broken || self.stopping || !self.enabled {

@@ -235,6 +235,11 @@ impl Ring {
         Ok(Some(head))
     }
 
+    /// True when entries wait, or something is wrong with the index: [`Ring::pop`] finds out.
+    pub fn has_new(&self) -> bool {
+        self.load(self.parts.available, 2, Ordering::Relaxed) != self.next_available
+    }
+
     /// Reads the available index; true when entries wait.
     fn look(&mut self) -> Result<bool, RingError> {
         // Acquire: what the driver stored before the index is seen after it.

@@ -162,6 +162,15 @@ impl Rings {
         more
     }
 
+    /// True when there is something to take; as for [`Rings::arm`], only where the lane looks. The
+    /// rings are left as they are.
+    pub fn has_new(&self) -> bool {
+        let looked_at = [(&self.request, self.asked), (&self.control, self.asked_control)];
+        looked_at
+            .into_iter()
+            .any(|(queue, asked)| asked && queue.as_ref().is_some_and(Queue::has_new))
+    }
+
     /// Needs no kicks while awake.
     pub fn disarm(&mut self) {
         self.queues().for_each(Queue::disarm);

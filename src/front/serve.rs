@@ -50,7 +50,7 @@ pub fn serve<F: Lanes>(
     lanes: Arc<F>,
     stop: BorrowedFd<'_>,
 ) -> io::Result<End> {
-    let mut workers = Workers::new(lanes);
+    let mut workers = Workers::new(lanes, config.busy_poll);
     let socket = match listener {
         Listener::Own(file) => file.listener(),
         Listener::Inherited(socket) => socket,

@@ -5,6 +5,8 @@
 //!   commands -> turn of the lane -> used entries published -> stops answered -> sleep
 //! ```
 //!
+//! Before it sleeps it may look at the rings for a moment: see [`Spin`].
+//!
 //! Commands come through a channel and are obeyed between turns. While the requests of a front
 //! end that is gone are being given up, commands wait: the next front end's rings start when the
 //! last of the old requests has let go of the guest's memory.
@@ -14,7 +16,7 @@ use std::io::{self, Read};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -23,6 +25,7 @@ use super::memory::GuestMemory;
 use super::poller::Poller;
 use super::queue::{Queue, RingStart};
 use super::rings::Rings;
+use super::spin::Spin;
 use super::workers::Line;
 use crate::engine::{Driven, Guest, Turn};
 use crate::ids::RingIndex;
@@ -114,13 +117,20 @@ pub struct Worker<L> {
     lane_fds: Vec<RawFd>,
     lane_fds_version: Option<u64>,
     stops: Vec<(RingIndex, Sender<u16>)>,
+    spin: Spin,
     closing: bool,
     quitting: bool,
 }
 
 impl<L: Driven> Worker<L> {
     /// A worker for `lane`, which wakes up for `wake` to look at its `commands`.
-    pub fn new(lane: L, commands: Receiver<Command>, wake: EventFd) -> io::Result<Self> {
+    /// It looks at its rings for `busy_poll` at most before it sleeps.
+    pub fn new(
+        lane: L,
+        commands: Receiver<Command>,
+        wake: EventFd,
+        busy_poll: Duration,
+    ) -> io::Result<Self> {
         let poller = Poller::new()?;
         poller.add(&wake, token::COMMAND)?;
         Ok(Worker {
@@ -132,6 +142,7 @@ impl<L: Driven> Worker<L> {
             lane_fds: Vec::new(),
             lane_fds_version: None,
             stops: Vec::new(),
+            spin: Spin::new(busy_poll),
             closing: false,
             quitting: false,
         })
@@ -326,9 +337,19 @@ impl<L: Driven> Worker<L> {
         if turn.again {
             return;
         }
+        // Nothing is on a path, nothing else is to be done: only the driver is waited for.
+        let only_driver = self.stops.is_empty() && !self.closing && self.lane.is_idle();
+        if only_driver && self.spin.look(|| self.rings.has_new()) {
+            return;
+        }
         if !self.rings.arm() {
-            let timeout = turn.timer.map(|at| at.saturating_duration_since(Instant::now()));
-            match self.poller.wait(timeout) {
+            let now = Instant::now();
+            let timeout = turn.timer.map(|at| at.saturating_duration_since(now));
+            let woken = self.poller.wait(timeout);
+            if only_driver {
+                self.spin.slept(now.elapsed());
+            }
+            match woken {
                 Ok(tokens) => tokens.for_each(|token| self.awake(token)),
                 Err(error) => {
                     log::error!("a lane cannot wait: {error}");

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -51,6 +51,7 @@ impl Handle {
 #[derive(Debug)]
 pub struct Workers<F> {
     lanes: Arc<F>,
+    busy_poll: Duration,
     handles: Vec<Option<Handle>>,
 }
 
@@ -60,11 +61,11 @@ pub fn lane_of(ring: RingIndex) -> LaneId {
 }
 
 impl<F: Lanes> Workers<F> {
-    /// No worker yet.
-    pub fn new(lanes: Arc<F>) -> Self {
+    /// No worker yet. Each will look at its rings for `busy_poll` at most before it sleeps.
+    pub fn new(lanes: Arc<F>, busy_poll: Duration) -> Self {
         let mut handles = Vec::new();
         handles.resize_with(usize::from(RINGS_MAX), || None);
-        Workers { lanes, handles }
+        Workers { lanes, busy_poll, handles }
     }
 
     /// The lanes' maker.
@@ -86,7 +87,7 @@ impl<F: Lanes> Workers<F> {
             .ok_or_else(|| io::Error::other("no such lane"))?;
         match slot {
             Some(handle) => Ok(handle),
-            None => Ok(slot.insert(spawn(&*self.lanes, lane)?)),
+            None => Ok(slot.insert(spawn(&*self.lanes, lane, self.busy_poll)?)),
         }
     }
 
@@ -104,7 +105,7 @@ impl<F: Lanes> Workers<F> {
 }
 
 /// Starts the thread of a lane.
-fn spawn<F: Lanes>(lanes: &F, lane: LaneId) -> io::Result<Handle> {
+fn spawn<F: Lanes>(lanes: &F, lane: LaneId, busy_poll: Duration) -> io::Result<Handle> {
     let (commands, receiver) = channel();
     let (alive, ended) = channel();
     let wake = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
@@ -113,7 +114,7 @@ fn spawn<F: Lanes>(lanes: &F, lane: LaneId) -> io::Result<Handle> {
     let (result, made) = channel();
     thread::Builder::new().name(format!("lane-{}", lane.0)).spawn(move || {
         let _alive: Sender<()> = alive;
-        match Worker::new(driven, receiver, woken) {
+        match Worker::new(driven, receiver, woken, busy_poll) {
             Ok(worker) => {
                 let _ = result.send(Ok(()));
                 worker.run();

@@ -86,18 +86,17 @@ impl Load {
         self.bytes.fetch_add(u64::from(bytes), Relaxed);
     }
 
-    /// The command of `bytes` that was sent at `sent` has ended; `answered` for good by the device,
+    /// A command of `bytes` has ended, `took` after it was sent; `answered` for good by the device,
     /// so that its time says something of the path. (How fast a device server refuses does not.)
-    pub fn ended(&self, bytes: u32, sent: Instant, now: Instant, answered: bool) {
+    pub fn ended(&self, bytes: u32, took: Duration, now: Instant, answered: bool) {
         let before = self.commands.fetch_sub(1, Relaxed);
         debug_assert!(before > 0, "more ends than starts");
         self.bytes.fetch_sub(u64::from(bytes), Relaxed);
         if !answered {
             return;
         }
-        let sent_ns = self.since_epoch(sent);
         let now_ns = self.since_epoch(now);
-        let took = now_ns.saturating_sub(sent_ns);
+        let took = nanoseconds(took);
         self.ended_ns.store(now_ns, Relaxed);
         self.answered.fetch_add(1, Relaxed);
         self.spent_ns.fetch_add(took / u64::from(1 + bytes / LIMP_PIECE), Relaxed);
@@ -164,8 +163,13 @@ impl Load {
     }
 
     fn since_epoch(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
+        nanoseconds(at.saturating_duration_since(self.epoch))
     }
+}
+
+/// As many as fit: some 580 years.
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into())
 }
 
 /// Lanes may lose an update to each other; the average stands that.
@@ -190,8 +194,9 @@ mod tests {
         load.started(4096);
         load.started(512);
         assert_eq!((load.commands(), load.bytes()), (2, 4608));
-        load.ended(4096, epoch, epoch + Duration::from_millis(2), true);
-        load.ended(512, epoch, epoch, false);
+        let took = Duration::from_millis(2);
+        load.ended(4096, took, epoch + took, true);
+        load.ended(512, Duration::ZERO, epoch, false);
         assert_eq!((load.commands(), load.bytes()), (0, 0));
         assert_eq!(load.latency(), Some(Duration::from_millis(2)));
     }
@@ -203,7 +208,7 @@ mod tests {
         assert_eq!((load.last_answer(), load.counts().mean()), (None, None));
         let command = |bytes, took| {
             load.started(bytes);
-            load.ended(bytes, epoch + ms(10), epoch + ms(10) + took, true);
+            load.ended(bytes, took, epoch + ms(10) + took, true);
         };
         command(4096, ms(900));
         let before = load.counts();
@@ -221,7 +226,7 @@ mod tests {
         let (load, later) = (Load::new(epoch), epoch + Duration::from_secs(9));
         load.started(0);
         assert!(!load.take_turn_to_measure(later, Duration::from_secs(1)));
-        load.ended(0, epoch, epoch, false);
+        load.ended(0, Duration::ZERO, epoch, false);
         assert!(load.take_turn_to_measure(later, Duration::from_secs(1)));
     }
 }

@@ -18,10 +18,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::nodes::Nodes;
-use super::service::Cost;
 use super::table::{Entry, Table};
 use crate::ids::{PathId, Version};
-use crate::limits::{PATHS_MAX, SERVICE_PROBE_SHARE, SERVICE_STALE};
+use crate::limits::{PATHS_MAX, SERVICE_LOOK, SERVICE_PROBE_SHARE, SERVICE_STALE};
 
 /// How the path is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,6 +110,43 @@ pub struct Selector {
     nodes: Arc<Nodes>,
     /// Choices since a command was sent only to measure a path.
     since_measuring: u32,
+    /// When paths are looked through again for one that has to be measured.
+    look_at: Option<Instant>,
+    /// What `service-time` makes of each entry, for the time of one choice.
+    ranks: Vec<Rank>,
+}
+
+/// What a path would be for a command under `service-time`: the least is the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Shaky, not optimized, never measured: a bit each.
+    class: u8,
+    ns: u64,
+}
+
+impl Rank {
+    /// A path that may not be used.
+    const NEVER: Rank = Rank { class: 0xFE, ns: u64::MAX };
+
+    fn of(entry: &Entry, bytes: u32) -> Self {
+        let ((shaky, other), cost) = (bucket(entry), entry.load.cost(bytes));
+        let unmeasured = cost.is_unmeasured();
+        let class = u8::from(shaky) << 2 | u8::from(other) << 1 | u8::from(unmeasured);
+        Rank { class, ns: cost.nanoseconds() }
+    }
+
+    fn bucket(self) -> u8 {
+        self.class >> 1
+    }
+
+    fn is_unmeasured(self) -> bool {
+        self.class & 1 != 0
+    }
+
+    /// True when this comes to about the same as `least`: averages are not better than that.
+    fn is_about(self, least: Rank) -> bool {
+        self.class == least.class && self.ns <= least.ns.saturating_add(least.ns / 8)
+    }
 }
 
 impl Selector {
@@ -128,6 +164,10 @@ impl Selector {
         bytes: u32,
         now: Instant,
     ) -> Option<PathId> {
+        if let [only] = &table.entries[..] {
+            // No policy has anything to say.
+            return may(only, without).then_some(only.id);
+        }
         let chosen = match table.policy {
             Policy::Numa => self.numa(table, without),
             Policy::RoundRobin => self.round_robin(table, without),
@@ -209,38 +249,43 @@ impl Selector {
         now: Instant,
     ) -> Option<&'a Entry> {
         self.since_measuring = self.since_measuring.saturating_add(1);
-        let mut least: Option<(Bucket, Cost)> = None;
-        for entry in usable(table, without) {
-            let rank = (bucket(entry), entry.load.cost(bytes));
-            if least.is_none_or(|least| rank < least) {
-                least = Some(rank);
+        self.ranks.clear();
+        let (mut least, mut unmeasured) = (Rank::NEVER, false);
+        for entry in &table.entries {
+            let rank = if may(entry, without) { Rank::of(entry, bytes) } else { Rank::NEVER };
+            unmeasured |= rank.is_unmeasured();
+            least = least.min(rank);
+            self.ranks.push(rank);
+        }
+        if least == Rank::NEVER {
+            return None;
+        }
+        let looks = self.since_measuring >= SERVICE_PROBE_SHARE
+            && self.look_at.is_none_or(|look_at| now >= look_at);
+        if unmeasured || looks {
+            if let Some(entry) = self.to_be_measured(table, least, now) {
+                self.since_measuring = 0;
+                return Some(entry);
             }
+            self.look_at = Some(now + SERVICE_LOOK);
         }
-        let (least, cost) = least?;
-        let is_one = |entry: &Entry| may(entry, without) && bucket(entry) == least;
-        let to_measure = |entry: &&Entry| is_one(entry) && self.is_to_be_measured(entry, now);
-        if let Some(entry) = table.entries.iter().find(to_measure) {
-            self.since_measuring = 0;
-            return Some(entry);
-        }
-        // Of those that come to about the same, the next one after the last. (Other lanes may have
-        // made all of them dearer since: then it is the first that may be.)
+        // Of those that come to about the same, the next one after the last.
         let start = self.cursor_place(table).map_or(0, |at| at + 1);
         let mut in_turn = (start..table.entries.len()).chain(0..start);
-        let about = cost.about();
-        let at = in_turn
-            .find(|at| {
-                let entry = &table.entries[*at];
-                is_one(entry) && entry.load.cost(bytes) <= about
-            })
-            .or_else(|| table.entries.iter().position(is_one))?;
+        let at = in_turn.find(|at| self.ranks[*at].is_about(least))?;
         self.move_to(table, at)
     }
 
     /// A path that was slow once would never be chosen again, and so never measured again.
-    fn is_to_be_measured(&self, entry: &Entry, now: Instant) -> bool {
-        (self.since_measuring >= SERVICE_PROBE_SHARE || entry.load.is_unmeasured())
-            && entry.load.take_turn_to_measure(now, SERVICE_STALE)
+    fn to_be_measured<'a>(&self, table: &'a Table, least: Rank, now: Instant) -> Option<&'a Entry> {
+        let lately = self.since_measuring < SERVICE_PROBE_SHARE;
+        let entries = table.entries.iter().zip(&self.ranks);
+        let mut of_the_best = entries.filter(|(_, rank)| rank.bucket() == least.bucket());
+        let wants = |entry: &Entry| {
+            !(lately && !entry.load.is_unmeasured())
+                && entry.load.take_turn_to_measure(now, SERVICE_STALE)
+        };
+        of_the_best.find(|(entry, _)| wants(entry)).map(|(entry, _)| entry)
     }
 
     fn cursor_place(&mut self, table: &Table) -> Option<usize> {
@@ -433,7 +478,7 @@ mod tests {
         }
         table.policy = Policy::QueueDepth;
         assert_eq!(picks(&mut selector, &table, now, 1), [1], "three on the first, two on it");
-        (0..2).for_each(|_| table.entries[0].load.ended(4096, now, now, true));
+        (0..2).for_each(|_| table.entries[0].load.ended(4096, Duration::ZERO, now, true));
         assert_eq!(picks(&mut selector, &table, now, 1), [0]);
     }
 
@@ -463,7 +508,7 @@ mod tests {
         for (path, us) in [(0, 100), (1, 10), (2, 300), (3, 200)] {
             let load = &table.entries[path].load;
             load.started(0);
-            load.ended(0, now, now + Duration::from_micros(us), true);
+            load.ended(0, Duration::from_micros(us), now + Duration::from_micros(us), true);
         }
         assert_eq!(second(&table, 0), Some(3), "the faster one of the optimized");
         assert_eq!(second(&table, 1), Some(0), "a better one is as good");
@@ -521,7 +566,7 @@ mod tests {
         for (path, took) in [(0, 10), (1, 1)] {
             let load = &table.entries[path].load;
             load.started(4096);
-            load.ended(4096, now, now + ms(took), true);
+            load.ended(4096, ms(took), now + ms(took), true);
         }
         let mut selector = Selector::default();
         let later = now + ms(5000);
@@ -538,7 +583,7 @@ mod tests {
         for path in [0, 1] {
             let load = &table.entries[path].load;
             load.started(4096);
-            load.ended(4096, now, now + Duration::from_millis(1), true);
+            load.ended(4096, Duration::from_millis(1), now + Duration::from_millis(1), true);
         }
         let mut selector = Selector::default();
         let first = picks(&mut selector, &table, now, 20);

@@ -44,8 +44,9 @@ pub struct Service {
 impl Service {
     /// A command of `bytes` was answered, `took_ns` after it was sent.
     pub fn measured(&self, bytes: u32, took_ns: u64, now_ns: u64) {
-        let whole = u128::from(took_ns) * u128::from(UNIT_BYTES);
-        let sample = (whole / u128::from(UNIT_BYTES + u64::from(bytes))) as u64;
+        // Three days are as good as longer, and fit.
+        let whole = took_ns.min(u64::MAX / UNIT_BYTES) * UNIT_BYTES;
+        let sample = whole / (UNIT_BYTES + u64::from(bytes));
         let old = self.unit_ns.load(Relaxed);
         // Lanes may lose an update to each other; the average stands that.
         let new = match old {
@@ -91,9 +92,14 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// The most that counts as equal: averages are not better than that.
-    pub fn about(self) -> Cost {
-        Cost { ns: self.ns + self.ns / 8, ..self }
+    /// Nothing is known yet.
+    pub fn is_unmeasured(self) -> bool {
+        self.unmeasured
+    }
+
+    /// Nanoseconds, where it was measured; a number to compare otherwise.
+    pub fn nanoseconds(self) -> u64 {
+        self.ns
     }
 }
 

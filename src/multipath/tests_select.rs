@@ -131,7 +131,12 @@ impl Run {
         while self.result.took.len() < goal {
             let Reverse((end, _, path, lane, bytes, sent)) = self.ends.pop().unwrap();
             let (sent_at, now) = (self.at(sent), self.at(end));
-            self.table.entries[path].load.ended(bytes, sent_at, now, true);
+            self.table.entries[path].load.ended(
+                bytes,
+                now.saturating_duration_since(sent_at),
+                now,
+                true,
+            );
             self.result.took.push(end - sent);
             self.result.end_us = end;
             self.send(lane, guest, end);

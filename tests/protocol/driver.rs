@@ -206,7 +206,8 @@ impl Device {
         self.config.protocol.contains(feature) && self.session.protocol.contains(feature)
     }
 
-    fn bring_memory(&mut self) -> vhost::Result<()> {
+    /// SET_MEM_TABLE, or ADD_MEM_REG for each region.
+    pub fn bring_memory(&mut self) -> vhost::Result<()> {
         let add =
             self.config.add_regions && self.has(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
         let table = self.memory.table();

@@ -94,6 +94,7 @@ fn kept(old: &Config, new: &Config) -> Vec<String> {
         ("backend.state_dir", backend.state_dir != new_backend.state_dir),
         ("backend.request_queues", backend.request_queues != new_backend.request_queues),
         ("backend.stop_deadline", backend.stop_deadline != new_backend.stop_deadline),
+        ("backend.busy_poll_us", backend.busy_poll != new_backend.busy_poll),
         ("lun.wwid", lun.wwid != new_lun.wwid),
         ("lun.explicit_alua", lun.explicit_alua != new_lun.explicit_alua),
         ("lun.hedged_reads", lun.hedged_reads != new_lun.hedged_reads),

@@ -152,8 +152,9 @@ impl<T: Transport> Lane<T> {
         let request = &self.commands[slot].request;
         // A device server that refuses does so in no time: that must not make its path attractive.
         let answered = verdict.class == Class::Done && matches!(fate, Fate::Answered(_));
+        let took = now.saturating_duration_since(sent);
         if let Some(entry) = self.snapshot.table.entry(path) {
-            entry.load.ended(request.room(), sent, now, answered);
+            entry.load.ended(request.room(), took, now, answered);
             overdue::note_errors(&entry.load, verdict.class, fate);
         }
         if answered && self.hedges.is_some() {
@@ -164,7 +165,6 @@ impl<T: Transport> Lane<T> {
         match (verdict.class, fate, &request.header) {
             (Class::Done, Fate::Answered(_), Some(header)) => {
                 let (data_in, data_out) = (request.data_in.len(), request.data_out.len());
-                let took = now.saturating_duration_since(sent);
                 counters.answered(header.cdb.opcode(), data_in as u64, data_out as u64, took);
             }
             (class, ..) => counters.error(class),

@@ -37,7 +37,7 @@ impl<T: Transport> Lane<T> {
                     let outcome = lost(command.request.room());
                     command.doom = Some(Doom { outcome, patient: true });
                 }
-                self.commands[slot].began = self.clock.trying(now);
+                self.commands[slot].began = self.clock.read(now);
                 self.drive(guest, slot, now);
             }
             None => {
@@ -74,6 +74,7 @@ impl<T: Transport> Lane<T> {
 
     /// Does the next thing for a command that is not on a path: send, hold, or fail.
     pub(super) fn drive<G: Guest>(&mut self, guest: &mut G, slot: Slot, now: Instant) {
+        let tried = self.clock.read(now);
         let command = &self.commands[slot];
         if self.waits_for_the_dead(command) {
             return self.wait(slot);
@@ -82,7 +83,7 @@ impl<T: Transport> Lane<T> {
             let outcome = doom.outcome.clone();
             return self.complete(guest, slot, &outcome);
         }
-        if self.clock.trying(now).saturating_sub(command.began) >= self.deadlines.command_deadline {
+        if tried.saturating_sub(command.began) >= self.deadlines.command_deadline {
             return self.give_up(guest, slot);
         }
         if matches!(command.row.route, Route::Answer(_)) {

@@ -30,6 +30,8 @@ pub struct Clock {
     open_again: Option<Instant>,
     /// No requests are taken before this time: the manager has to catch up.
     pub pause: Option<Instant>,
+    /// The last reading, and when that was: a turn asks for it with every command.
+    read: Option<(Instant, Duration)>,
 }
 
 impl Clock {
@@ -41,6 +43,7 @@ impl Clock {
             next_scan: None,
             open_again: None,
             pause: None,
+            read: None,
         }
     }
 
@@ -55,6 +58,7 @@ impl Clock {
 
     /// The first path came, or the last went.
     pub fn paths_exist(&mut self, exist: bool, now: Instant) {
+        self.read = None;
         match (self.runs_since, exist) {
             (None, true) => self.runs_since = Some(now),
             (Some(_), false) => {
@@ -62,6 +66,18 @@ impl Clock {
                 self.runs_since = None;
             }
             _ => {}
+        }
+    }
+
+    /// What it shows, as [`Clock::trying`]; remembered for the next question of the same time.
+    pub fn read(&mut self, now: Instant) -> Duration {
+        match self.read {
+            Some((at, shown)) if at == now => shown,
+            _ => {
+                let shown = self.trying(now);
+                self.read = Some((now, shown));
+                shown
+            }
         }
     }
 
@@ -271,13 +287,17 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut clock = Clock::new(false, start);
         clock.paths_exist(true, at(1));
-        assert_eq!(clock.trying(at(4)), Duration::from_secs(3));
+        assert_eq!(clock.read(at(4)), Duration::from_secs(3));
         clock.paths_exist(false, at(4));
         clock.paths_exist(false, at(50));
-        assert_eq!(clock.trying(at(100)), Duration::from_secs(3));
+        assert_eq!(clock.read(at(100)), Duration::from_secs(3));
         clock.paths_exist(true, at(100));
         clock.paths_exist(true, at(101));
-        assert_eq!(clock.trying(at(102)), Duration::from_secs(5));
+        assert_eq!(clock.read(at(102)), Duration::from_secs(5));
+        assert_eq!(
+            (clock.read(at(102)), clock.trying(at(102))),
+            (Duration::from_secs(5), Duration::from_secs(5))
+        );
     }
 
     #[test]

@@ -52,7 +52,11 @@ impl Device {
     }
 
     pub fn serve(&self, listener: Listener) -> JoinHandle<io::Result<End>> {
-        let config = FrontConfig { request_queues: 4, stop_deadline: DEADLINE };
+        let config = FrontConfig {
+            request_queues: 4,
+            stop_deadline: DEADLINE,
+            busy_poll: crate::limits::BUSY_POLL_DEFAULT,
+        };
         let (lanes, stop) = (self.lanes.clone(), self.stop.try_clone().unwrap());
         thread::spawn(move || {
             let stop = crate::front::testing::event_file(&stop);

@@ -157,7 +157,7 @@ impl World {
             let Some(took) = nature.command.filter(|_| !nature.silent) else { continue };
             if path.state == PathState::Up || !any_up {
                 path.load.started(4096);
-                path.load.ended(4096, self.now - took, self.now, true);
+                path.load.ended(4096, took, self.now, true);
             }
         }
     }

@@ -42,7 +42,9 @@ impl Engine {
 
     /// The name in `query-paths`: what [`Engine::choose`] chooses. Asks the host, so ask once.
     pub(super) fn name(store: &Store) -> &'static str {
-        let (Some(file), false) = (store.raw_fd(), store.is_memory()) else { return "preadv2" };
+        let (Some(file), false) = (store.raw_fd(), store.is_memory()) else {
+            return if store.is_mapped() { "mapped" } else { "preadv2" };
+        };
         match Ring::new(file) {
             Ok(_) => "io_uring",
             Err(_) => "preadv2-thread",

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   lane 0       lane 1         a Channel each (channel.rs), with an engine of its own
-//!     |            |              inline: preadv2 in the lane   (memory-backed images)
+//!     |            |              inline: in the lane itself    (memory-backed images)
 //!     |            |              ring:   io_uring, one per channel (everything else)
 //!     v            v
 //!   Port 1       Port 2         an I_T nexus each (port.rs): unit attentions (attention.rs),
@@ -12,7 +12,8 @@
 //!         Array                 the logical unit (array.rs): name, size, modes, reservations/,
 //!           |                   exclusion.rs, and the helper thread for commands that may wait
 //!           v
-//!         Store                 the bytes (store.rs): a file, a block device, memory, or nothing
+//!         Store                 the bytes (store.rs): a file, a block device, memory, or nothing;
+//!                               what is in memory is read without a system call (mapped_sys.rs)
 //! ```
 //!
 //! A command runs through `execute.rs`: found in the table of `table.rs` (which is also what
@@ -43,6 +44,7 @@ mod faults_state;
 mod helper;
 mod image;
 mod inquiry;
+mod mapped_sys;
 mod mode;
 mod port;
 mod registry;

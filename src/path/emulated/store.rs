@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
+use super::mapped_sys::Mapped;
 use super::store_sys::{self, Direction};
 use crate::buffer::Segments;
 
@@ -27,13 +28,16 @@ pub(super) enum Store {
 pub(super) struct FileStore {
     file: File,
     memory: bool,
+    /// Where the file is in memory: for reading.
+    mapped: Option<Mapped>,
 }
 
 impl Store {
     /// Blocks in `file`.
     pub(super) fn file(file: File) -> Self {
         let memory = store_sys::is_memory_backed(file.as_fd());
-        Store::File(FileStore { file, memory })
+        let mapped = memory.then(|| Mapped::new(&file)).flatten();
+        Store::File(FileStore { file, memory, mapped })
     }
 
     /// True when reading and writing never waits for a disk.
@@ -65,6 +69,11 @@ impl Store {
     /// Reads the first `len` bytes of `into` from `offset` on.
     pub(super) fn read(&self, offset: u64, into: &Segments, len: usize) -> io::Result<()> {
         match self {
+            Store::File(FileStore { mapped: Some(mapped), .. })
+                if mapped.read(offset, into, len) =>
+            {
+                Ok(())
+            }
             Store::File(store) => store.transfer(Direction::Read, offset, into, len, false),
             Store::Null => {
                 into.zero_at(0, len);
@@ -82,7 +91,11 @@ impl Store {
         durable: bool,
     ) -> io::Result<()> {
         match self {
-            Store::File(store) => store.transfer(Direction::Write, offset, from, len, durable),
+            Store::File(store) => {
+                store.transfer(Direction::Write, offset, from, len, durable)?;
+                store.note_written(offset, len);
+                Ok(())
+            }
             Store::Null => Ok(()),
         }
     }
@@ -101,14 +114,26 @@ impl Store {
     /// Writes from memory of our own.
     pub(super) fn write_bytes(&self, offset: u64, from: &[u8]) -> io::Result<()> {
         match self {
-            Store::File(store) => store.file.write_all_at(from, offset),
+            Store::File(store) => {
+                store.file.write_all_at(from, offset)?;
+                store.note_written(offset, from.len());
+                Ok(())
+            }
             Store::Null => Ok(()),
         }
+    }
+
+    /// True when reads of a file need no system call.
+    pub(super) fn is_mapped(&self) -> bool {
+        matches!(self, Store::File(FileStore { mapped: Some(_), .. }))
     }
 
     /// Makes a range read as zeroes; `deallocate` gives its space back where that is possible.
     pub(super) fn zero(&self, offset: u64, len: u64, deallocate: bool) -> io::Result<()> {
         let Store::File(store) = self else { return Ok(()) };
+        if let Some(mapped) = &store.mapped {
+            mapped.note_hole(offset, len);
+        }
         if store_sys::zero_range(store.fd(), offset, len, deallocate).is_ok() {
             return Ok(());
         }
@@ -156,6 +181,12 @@ impl Store {
 }
 
 impl FileStore {
+    fn note_written(&self, offset: u64, len: usize) {
+        if let Some(mapped) = &self.mapped {
+            mapped.note_written(offset, len);
+        }
+    }
+
     fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
@@ -212,6 +243,46 @@ mod tests {
         store.read(777, back.segments(), 1000).unwrap();
         assert_eq!(back.to_vec()[..999], data.to_vec()[..999]);
         assert_eq!(back.to_vec()[999], 0);
+    }
+
+    #[test]
+    fn read_of_a_mapped_store_is_what_was_written_and_no_more_room_is_taken() {
+        let store = Store::file({
+            let file = store_sys::memory_file("store-test").unwrap();
+            file.set_len(1 << 20).unwrap();
+            file
+        });
+        assert!(store.is_mapped());
+        let back = |offset| {
+            let back = OwnedBuffer::from_vec(vec![0xA5; 1024]);
+            store.read(offset, back.segments(), 1024).unwrap();
+            back.to_vec()
+        };
+        assert_eq!(back(3584), [0; 1024]);
+        let data = OwnedBuffer::from_vec(vec![3; 512]);
+        store.write(4096, data.segments(), 512, false).unwrap();
+        assert_eq!(back(3584), [[0; 512], [3; 512]].concat());
+        assert_eq!(back(4096), [[3; 512], [0; 512]].concat());
+        store.zero(4096, 4096, true).unwrap();
+        assert_eq!(back(4096), [0; 1024]);
+        assert_eq!(store.allocation(0, 1 << 20), (false, 1 << 20));
+    }
+
+    #[test]
+    fn read_of_a_mapped_store_that_was_cut_fails() {
+        let file = store_sys::memory_file("store-test").unwrap();
+        file.set_len(1 << 20).unwrap();
+        let store = Store::file(file.try_clone().unwrap());
+        let data = OwnedBuffer::from_vec(vec![3; 8192]);
+        store.write(0, data.segments(), 8192, false).unwrap();
+        let read = |offset| {
+            let back = OwnedBuffer::zeroed(4096);
+            store.read(offset, back.segments(), 4096).map(|()| back.to_vec())
+        };
+        assert!(read(4096).is_ok());
+        file.set_len(4096).unwrap();
+        assert!(read(4096).is_err());
+        assert_eq!(read(0).unwrap(), [3; 4096]);
     }
 
     #[test]

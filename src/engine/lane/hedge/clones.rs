@@ -94,7 +94,7 @@ impl<T: Transport> Lane<T> {
         let done = verdict.class == Class::Done;
         let (took, bytes) = (now.saturating_duration_since(sent), memory.room().len());
         if let Some(load) = load {
-            load.ended(bytes as u32, sent, now, done);
+            load.ended(bytes as u32, now.saturating_duration_since(sent), now, done);
         }
         if done {
             hedges.measured(path, bytes, took);

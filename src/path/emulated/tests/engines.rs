@@ -82,7 +82,7 @@ fn engines_agree() {
 
 #[test]
 fn engine_names_are_honest() {
-    assert_eq!(port(&array(8), 1).engine(), "preadv2");
+    assert_eq!(port(&array(8), 1).engine(), "mapped");
     if let Some(file) = disk_file(4096) {
         let port = port(&array_on(file, 8), 1);
         assert!(["io_uring", "preadv2-thread"].contains(&&*port.engine()));

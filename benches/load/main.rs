@@ -1,0 +1,219 @@
+//! A front end that asks more of a backend than a guest does: the load generator of the benchmark.
+//!
+//! ```text
+//!   main      (options; one thread per request queue; the result as one line of JSON)
+//!   target    (connects as QEMU does, with what the device offers)
+//!   work      (which blocks, in which order, read or written)
+//!   ring_sys  (a virtqueue on raw memory: nothing is allocated or copied for a command)
+//!   times     (a histogram of latencies)
+//!   usage     (processor time, system calls and sleeps of the backend)
+//! ```
+//!
+//! All requests lie in guest memory before the measurement; for a command a few words are written.
+//! Answers are taken in batches, and each batch is one new batch of requests with one notification
+//! at most. The data is not looked at: `verified_load` is for that.
+
+// A panic is how this program ends when something is wrong.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod ring_sys;
+mod target;
+mod times;
+mod usage;
+mod work;
+
+/// The modules of tests/protocol that are in use here too, though not all that is in them.
+macro_rules! shared {
+    ($($name:ident: $path:literal,)*) => {
+        $(#[allow(dead_code, unused_imports)] #[path = $path] mod $name;)*
+    };
+}
+
+shared! {
+    control: "../../tests/protocol/control.rs",
+    driver: "../../tests/protocol/driver.rs",
+    initiator: "../../tests/protocol/initiator.rs",
+    memory: "../../tests/protocol/memory.rs",
+    queue: "../../tests/protocol/queue.rs",
+    ring: "../../tests/protocol/ring.rs",
+    sys: "../../tests/protocol/sys.rs",
+}
+
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use serde_json::json;
+
+use ring_sys::{FastRing, Tally};
+use times::Times;
+use usage::Usage;
+use work::{Mix, Order, Work};
+
+/// Sends commands for some time and prints what they cost as one line of JSON.
+#[derive(Parser)]
+struct Options {
+    /// The backend's vhost-user socket.
+    #[arg(long)]
+    socket: PathBuf,
+    /// The backend's process, whose processor time is measured.
+    #[arg(long)]
+    process: u32,
+    /// Request queues, each with a thread here.
+    #[arg(long, default_value_t = 1)]
+    queues: usize,
+    /// Commands under way in each queue.
+    #[arg(long, default_value_t = 32)]
+    depth: u16,
+    /// Bytes of a command, a multiple of 512.
+    #[arg(long, default_value_t = 4096)]
+    size: usize,
+    #[arg(long, value_enum, default_value_t = Order::Random)]
+    order: Order,
+    #[arg(long, value_enum, default_value_t = Mix::Read)]
+    mix: Mix,
+    /// How the driver waits for answers.
+    #[arg(long, value_enum, default_value_t = Wait::Poll)]
+    wait: Wait,
+    /// How long to measure.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Stops after so many commands in each queue instead, counted from the first one: for
+    /// counting instructions.
+    #[arg(long)]
+    commands: Option<u64>,
+    /// How long to run before that is measured.
+    #[arg(long, default_value_t = 0.3)]
+    warm: f64,
+}
+
+/// How the driver waits for answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Wait {
+    /// It looks at the ring, and asks for no notification.
+    Poll,
+    /// It sleeps until it is notified, as a guest's driver does.
+    Sleep,
+}
+
+/// When to begin to measure, and when to end.
+#[derive(Default)]
+struct Phase {
+    measured: AtomicBool,
+    over: AtomicBool,
+}
+
+/// What one queue has seen while it was measured.
+struct Seen {
+    times: Times,
+    tally: Tally,
+}
+
+fn main() {
+    let options = Options::parse();
+    let device = target::start(&options.socket, options.queues, options.depth, options.size);
+    let (device, blocks) = device;
+    let phase = Phase::default();
+    let ready = Barrier::new(options.queues + 1);
+    let (seen, used, elapsed) = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..options.queues)
+            .map(|at| {
+                let work = Work::new(at, options.queues, blocks, &options);
+                let ring = FastRing::new(&device, at, options.depth, options.size);
+                let (phase, ready, options) = (&phase, &ready, &options);
+                scope.spawn(move || {
+                    ready.wait();
+                    drive(ring, work, phase, options)
+                })
+            })
+            .collect();
+        ready.wait();
+        let (mut before, mut since) = (Usage::of(options.process), Instant::now());
+        if options.commands.is_none() {
+            std::thread::sleep(Duration::from_secs_f64(options.warm));
+            (before, since) = (Usage::of(options.process), Instant::now());
+            phase.measured.store(true, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_secs_f64(options.seconds));
+        }
+        let end = || {
+            let used = Usage::of(options.process).since(&before);
+            phase.over.store(true, Ordering::Relaxed);
+            (used, since.elapsed())
+        };
+        let ended = options.commands.is_none().then(end);
+        let seen = workers.into_iter().map(|worker| worker.join().expect("a queue does not fail"));
+        let seen: Vec<Seen> = seen.collect();
+        let (used, elapsed) = ended.unwrap_or_else(end);
+        (seen, used, elapsed)
+    });
+    println!("{}", report(seen, &used, elapsed));
+}
+
+/// Keeps `depth` commands under way until it is over.
+fn drive(mut ring: FastRing, mut work: Work, phase: &Phase, options: &Options) -> Seen {
+    let mut seen = Seen { times: Times::new(), tally: Tally::default() };
+    let mut sent = vec![Instant::now(); usize::from(options.depth)];
+    let (mut under_way, mut commands, mut measured) =
+        (options.depth, 0, options.commands.is_some());
+    for slot in 0..options.depth {
+        ring.prepare(slot, &work.next());
+    }
+    ring.publish();
+    while under_way > 0 {
+        let waited = match options.wait {
+            Wait::Poll => ring.spin(),
+            Wait::Sleep => ring.sleep(Duration::from_secs(20)),
+        };
+        assert!(waited, "queue without an answer for 20 s, {under_way} commands under way");
+        if !measured && phase.measured.load(Ordering::Relaxed) {
+            measured = true;
+            ring.tally = Tally::default();
+        }
+        let over = phase.over.load(Ordering::Relaxed);
+        let now = Instant::now();
+        while let Some(slot) = ring.pop() {
+            ring.check(slot);
+            if measured && !over {
+                seen.times.add(now.saturating_duration_since(sent[usize::from(slot)]));
+            }
+            commands += 1;
+            let ends =
+                over || options.commands.is_some_and(|most| commands + u64::from(under_way) > most);
+            if ends {
+                under_way -= 1;
+            } else {
+                ring.prepare(slot, &work.next());
+                sent[usize::from(slot)] = now;
+            }
+        }
+        ring.publish();
+    }
+    seen.tally = ring.tally;
+    seen
+}
+
+fn report(seen: Vec<Seen>, used: &Usage, elapsed: Duration) -> serde_json::Value {
+    let (mut times, mut tally) = (Times::new(), Tally::default());
+    for one in &seen {
+        times.merge(&one.times);
+        tally.add(&one.tally);
+    }
+    let commands = times.count().max(1) as f64;
+    let micro = |time: Duration| (time.as_nanos() as f64 / 100.0).round() / 10.0;
+    let each = |count: u64| (count as f64 / commands * 1e4).round() / 1e4;
+    json!({
+        "commands": times.count(),
+        "seconds": elapsed.as_secs_f64(),
+        "commands_per_second": (commands / elapsed.as_secs_f64()).round(),
+        "p50_us": micro(times.within(0.5)),
+        "p99_us": micro(times.within(0.99)),
+        "p999_us": micro(times.within(0.999)),
+        "cpu_us": (used.processor.as_nanos() as f64 / commands / 10.0).round() / 100.0,
+        "reads_and_writes": each(used.reads_and_writes),
+        "sleeps": each(used.sleeps),
+        "kicks": each(tally.kicks),
+        "notifications": each(tally.notifications),
+    })
+}
