@@ -99,6 +99,7 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
         .map(|file| Server::start(file, control_mail, Box::new(desk), gift.clone()))
         .transpose()
         .map_err(BackendError::system("start a thread"))?;
+    listener.serves();
     let served = crate::front::serve(&listener, &front(config), hub, told_to_quit.as_fd())
         .map_err(BackendError::system("go on serving"));
     if let Some(notifier) = notifier {
@@ -230,7 +231,7 @@ fn name(backend: &Backend) -> String {
 /// Where front ends come in: the socket that was taken over, or the one of the configuration.
 fn listener(backend: &Backend, taken: Option<Taken>) -> Result<Listener, BackendError> {
     if let (Some(taken), Some(Listen::Path(path))) = (taken, &backend.listen) {
-        return Ok(Listener::Own(SocketFile::adopt(path, taken.socket, taken.orderly)?));
+        return Ok(Listener::own(SocketFile::adopt(path, taken.socket, taken.orderly)?));
     }
     let group = Some(backend.socket_group.clone()).filter(|group| !group.is_empty());
     let endpoint = match &backend.listen {
