@@ -15,6 +15,7 @@ use super::ioctl_sys;
 use super::kernel::{Engine, Kernel};
 use super::node::Kind;
 use super::shared::{Device, Link, Shared};
+use crate::confine::{self, Class};
 use crate::limits::{SG_STACK, SG_THREADS_MAX};
 use crate::path::outbox::lock;
 use crate::path::{Failure, Fate, Reach};
@@ -26,10 +27,10 @@ pub(super) fn hire<K: Kernel>(shared: &Arc<Shared<K>>) -> std::io::Result<()> {
     let leaf = shared.node.file_name().unwrap_or_default().to_string_lossy();
     let name = format!("sg {leaf}").chars().take(15).collect();
     lock(&shared.state).threads += 1;
-    let spawned = std::thread::Builder::new()
-        .name(name)
-        .stack_size(SG_STACK)
-        .spawn(move || Hand { shared: inside, bounce: Bounce::default(), own: None }.work());
+    let spawned = std::thread::Builder::new().name(name).stack_size(SG_STACK).spawn(move || {
+        confine::enter(Class::SgHand);
+        Hand { shared: inside, bounce: Bounce::default(), own: None }.work();
+    });
     if spawned.is_err() {
         lock(&shared.state).threads -= 1;
     }
