@@ -141,6 +141,23 @@ fn check_is_confined_and_sees_what_the_backend_would() {
     }
 }
 
+/// Where the kernel has all of it, "required" is as good as "auto"; where it has not, there is no
+/// start.
+#[test]
+fn landlock_that_is_required_is_there_or_there_is_no_start() {
+    let directory = directory();
+    let file = directory.path().join("config.toml");
+    std::fs::write(&file, "[confinement]\nlandlock = \"required\"\n").unwrap();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_vhost-user-scsi-mpath"));
+    program.arg("--check").arg("--config").arg(&file).args(["--path", "null:1M"]);
+    let output = program.env("RUST_LOG", "info").output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    match output.status.success() {
+        true => assert!(words.contains("is in force\n"), "{words}"),
+        false => assert!(words.contains("this kernel cannot restrict"), "{words}"),
+    }
+}
+
 /// What the next start knows of a crash by is not taken away by one that fails.
 #[test]
 fn start_that_fails_after_a_crash_leaves_the_trace_of_it() {
