@@ -72,6 +72,21 @@ impl Listener {
         }
     }
 
+    /// A socket file of our own. Where its last owner was killed it stays until [`Listener::serves`]
+    /// is told: a start that fails before must not take the trace of the crash away.
+    pub fn own(file: SocketFile) -> Self {
+        file.stay(file.has_replaced());
+        Listener::Own(file)
+    }
+
+    /// The start has succeeded: from now on the file goes with its owner, unless it is
+    /// [left behind](Listener::leave_behind).
+    pub fn serves(&self) {
+        if let Listener::Own(file) = self {
+            file.stay(false);
+        }
+    }
+
     /// The process ends with something under way that its successor must not go before: the file
     /// stays, as if it had been killed, and is in use until it is dead.
     pub fn leave_behind(self) {
@@ -83,7 +98,7 @@ impl Listener {
         match endpoint {
             Endpoint::Path { path, mode, group } => {
                 let access = Access { mode: *mode, group: group.as_deref().unwrap_or_default() };
-                Ok(Listener::Own(SocketFile::bind(path, access)?))
+                Ok(Listener::own(SocketFile::bind(path, access)?))
             }
             Endpoint::Fd(fd) => inherit(*fd).map_err(|source| ListenError::Fd { fd: *fd, source }),
         }

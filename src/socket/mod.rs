@@ -66,6 +66,8 @@ pub struct SocketFile {
     replaced: bool,
     /// The file is another process's from now on.
     given: Arc<AtomicBool>,
+    /// It stays when this is dropped: it is what the next start knows of the crash by.
+    stays: AtomicBool,
 }
 
 /// What it takes to give a socket to another process.
@@ -131,11 +133,15 @@ impl SocketFile {
             Ok(identity) => {
                 let listener = UnixListener::from(socket);
                 let (path, given) = (path.to_owned(), Arc::default());
-                Ok(SocketFile { listener, path, identity, replaced, given })
+                let stays = AtomicBool::new(false);
+                Ok(SocketFile { listener, path, identity, replaced, given, stays })
             }
             Err(cause) => {
-                // The first error is the one to tell.
-                let _ = std::fs::remove_file(path);
+                // The first error is the one to tell. A dead one in the place of another stays, as
+                // the trace of the crash.
+                if !replaced {
+                    let _ = std::fs::remove_file(path);
+                }
                 Err(system("listen with the group and mode asked for")(cause))
             }
         }
@@ -156,12 +162,18 @@ impl SocketFile {
         let metadata = std::fs::symlink_metadata(path).map_err(system("look at the socket"))?;
         let identity = (metadata.dev(), metadata.ino());
         let (path, given) = (path.to_owned(), Arc::default());
-        Ok(SocketFile { listener, path, identity, replaced: !orderly, given })
+        let stays = AtomicBool::new(false);
+        Ok(SocketFile { listener, path, identity, replaced: !orderly, given, stays })
     }
 
     /// True when it took the place of a dead one: who listened there was killed.
     pub fn has_replaced(&self) -> bool {
         self.replaced
+    }
+
+    /// Whether the file stays when this is dropped, as if the process had been killed.
+    pub fn stay(&self, stay: bool) {
+        self.stays.store(stay, Ordering::Release);
     }
 
     /// The socket.
@@ -181,7 +193,8 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = std::fs::symlink_metadata(&self.path)
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
-        if ours && !self.given.load(Ordering::Acquire) {
+        let stays = self.given.load(Ordering::Acquire) || self.stays.load(Ordering::Acquire);
+        if ours && !stays {
             // Nothing can be done about it at the end of a process.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -241,6 +254,22 @@ mod tests {
         drop(other);
         assert!(SocketFile::bind(&path, Access::default()).unwrap().has_replaced());
         assert!(!SocketFile::bind(&path, Access::default()).unwrap().has_replaced());
+    }
+
+    #[test]
+    fn socket_file_that_stays_tells_the_next_of_the_crash() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let file = SocketFile::bind(&path, Access::default()).unwrap();
+        file.stay(true);
+        drop(file);
+        let file = SocketFile::bind(&path, Access::default()).unwrap();
+        assert!(file.has_replaced());
+        file.stay(true);
+        file.stay(false);
+        drop(file);
+        assert!(!path.exists());
     }
 
     #[test]

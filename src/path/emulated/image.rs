@@ -177,7 +177,8 @@ pub(super) fn take(
             // Keeps out whoever mounts it, and is kept out by that.
             let mut exclusive = OpenOptions::new();
             exclusive.read(true).write(true).custom_flags(libc::O_EXCL);
-            file = exclusive.open(image).map_err(host(image))?;
+            let open = || exclusive.open(image);
+            file = lock_sys::open_alone(open, EMULATED_LOCK_PATIENCE).map_err(host(image))?;
         }
     }
     // Metadata says zero for block devices; the end is where seeking says.
