@@ -7,6 +7,7 @@
 //!   ring_sys  (a virtqueue on raw memory: nothing is allocated or copied for a command)
 //!   times     (a histogram of latencies)
 //!   usage     (processor time, system calls and sleeps of the backend)
+//!   floor     (what waking a sleeping driver takes alone)
 //! ```
 //!
 //! All requests lie in guest memory before the measurement; for a command a few words are written.
@@ -16,6 +17,7 @@
 // A panic is how this program ends when something is wrong.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod floor;
 mod ring_sys;
 mod target;
 mod times;
@@ -56,11 +58,14 @@ use work::{Mix, Order, Work};
 #[derive(Parser)]
 struct Options {
     /// The backend's vhost-user socket.
-    #[arg(long)]
-    socket: PathBuf,
+    #[arg(long, required_unless_present = "floor", requires = "process")]
+    socket: Option<PathBuf>,
     /// The backend's process, whose processor time is measured.
-    #[arg(long)]
+    #[arg(long, default_value_t = 0)]
     process: u32,
+    /// Measures instead what waking a sleeping driver takes, without a backend.
+    #[arg(long)]
+    floor: bool,
     /// Request queues, each with a thread here.
     #[arg(long, default_value_t = 1)]
     queues: usize,
@@ -85,7 +90,7 @@ struct Options {
     #[arg(long)]
     commands: Option<u64>,
     /// How long to run before that is measured.
-    #[arg(long, default_value_t = 0.3)]
+    #[arg(long, default_value_t = 0.5)]
     warm: f64,
 }
 
@@ -113,7 +118,15 @@ struct Seen {
 
 fn main() {
     let options = Options::parse();
-    let device = target::start(&options.socket, options.queues, options.depth, options.size);
+    if options.floor {
+        let time = Duration::from_secs_f64(options.seconds);
+        let seen = Seen { times: floor::run(time), tally: Tally::default() };
+        let used = Usage { processor: Duration::ZERO, reads_and_writes: 0, sleeps: 0 };
+        println!("{}", report(vec![seen], &used, time));
+        return;
+    }
+    let socket = options.socket.as_deref().expect("clap has asked for it");
+    let device = target::start(socket, options.queues, options.depth, options.size);
     let (device, blocks) = device;
     let phase = Phase::default();
     let ready = Barrier::new(options.queues + 1);

@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::backend::{Backend, Setup, directory, path};
-use crate::initiator::{pattern, read, write};
+use crate::initiator::{pattern, read, transfer, write};
+use crate::persistent::register;
+use crate::queue::Command;
 
 /// The number in a line of the `status` of a thread.
 fn number(status: &str, key: &str) -> u32 {
@@ -131,7 +133,7 @@ fn check_is_confined_and_sees_what_the_backend_would() {
         let address = format!("emulated:{}", image.display());
         let text = format!("[confinement]\nlandlock = \"{landlock}\"\n{}", path("p1", &address));
         std::fs::write(&file, text).unwrap();
-        let mut program = Command::new(env!("CARGO_BIN_EXE_vhost-user-scsi-mpath"));
+        let mut program = process::Command::new(env!("CARGO_BIN_EXE_vhost-user-scsi-mpath"));
         program.arg("--config").arg(&file).arg("--check").output().unwrap()
     };
     for landlock in ["auto", "off"] {
@@ -141,6 +143,30 @@ fn check_is_confined_and_sees_what_the_backend_would() {
     }
 }
 
+/// Other tests' images are in memory and need no ring: here each way from a lane to a disk is gone.
+#[test]
+fn image_on_a_disk_is_served_by_rings_and_by_the_helper() {
+    let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let state = disk.path().join("state").join("deeper");
+    let image = format!("emulated:{}?size=1M", disk.path().join("disk.img").display());
+    let setup = Setup::ports(0).backend(&format!("state_dir = \"{}\"", state.display()));
+    let backend = setup.option("--path", &image).start();
+    let engine = backend.qmp().execute("query-paths", json!({}))[0]["engine"].take();
+    assert_ne!(engine, "preadv2", "it is in memory after all");
+    let mut device = backend.guest(2);
+    let queue = device.queue();
+    queue.settle();
+    queue.good(&write(0, pattern(1, 8)));
+    // SYNCHRONIZE CACHE, then UNMAP of a block, then a registration, which is kept.
+    queue.good(&Command::reading(&transfer(0x35, 0, 0), 0));
+    let unmap = [&[0, 22, 0, 16, 0, 0, 0, 0], &[0; 7][..], &[16], &[0, 0, 0, 1], &[0; 4]].concat();
+    queue.good(&Command::writing(&[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], unmap));
+    queue.good(&register(0, 7));
+    assert_eq!(queue.fetch(&read(0, 8)), pattern(1, 8));
+    assert_eq!(queue.fetch(&read(16, 1)), [0; 512]);
+    assert!(state.read_dir().unwrap().count() > 0, "nothing was kept");
+}
+
 /// Where the kernel has all of it, "required" is as good as "auto"; where it has not, there is no
 /// start.
 #[test]
@@ -148,7 +174,7 @@ fn landlock_that_is_required_is_there_or_there_is_no_start() {
     let directory = directory();
     let file = directory.path().join("config.toml");
     std::fs::write(&file, "[confinement]\nlandlock = \"required\"\n").unwrap();
-    let mut program = Command::new(env!("CARGO_BIN_EXE_vhost-user-scsi-mpath"));
+    let mut program = process::Command::new(env!("CARGO_BIN_EXE_vhost-user-scsi-mpath"));
     program.arg("--check").arg("--config").arg(&file).args(["--path", "null:1M"]);
     let output = program.env("RUST_LOG", "info").output().unwrap();
     let words = String::from_utf8_lossy(&output.stderr);
@@ -166,7 +192,7 @@ fn start_that_fails_after_a_crash_leaves_the_trace_of_it() {
     let socket = backend.socket();
     assert!(socket.exists());
     let fails = |socket: &Path| {
-        let mut program = Command::new(env!("CARGO_BIN_EXE_vhost-user-scsi-mpath"));
+        let mut program = process::Command::new(env!("CARGO_BIN_EXE_vhost-user-scsi-mpath"));
         program.arg("--socket-path").arg(socket);
         program.args(["--path", &backend.address(1), "--path", "null:1G"]).output().unwrap()
     };
