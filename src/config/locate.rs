@@ -60,14 +60,17 @@ impl Source<'_> {
 /// tables are looked into.
 fn deepest(table: &DeTable<'_>, above: &str, offset: usize) -> Option<String> {
     table.iter().find_map(|(key, value)| {
-        let name = if above.is_empty() {
-            key.get_ref().to_string()
-        } else {
-            format!("{above}.{}", key.get_ref())
-        };
+        let own = shown(key.get_ref());
+        let name = if above.is_empty() { own } else { format!("{above}.{own}") };
         let inner = deepest_in(value, &name, offset);
         inner.or_else(|| key.span().contains(&offset).then_some(name))
     })
+}
+
+/// A key as a message may show it: on one line, whatever stands in its quotes.
+fn shown(key: &str) -> String {
+    let is_bare = |one: char| one.is_ascii_alphanumeric() || matches!(one, '_' | '-');
+    if key.chars().all(is_bare) { key.to_owned() } else { format!("{key:?}") }
 }
 
 fn deepest_in(value: &Spanned<DeValue<'_>>, name: &str, offset: usize) -> Option<String> {

@@ -360,10 +360,13 @@ mod tests {
             (path.state, path.hides_attentions) = (PathState::Up, hides);
             path.check.healthy(now);
             assert!(path.start_check(None, now + PROBE_INTERVAL_HEALTHY).is_some());
-            // It is ready, and tells its name.
-            let page_83 = samples::facts().pages[&page::DEVICE_IDENTIFICATION].clone();
+            // It is ready, and tells its name, or all that there is to tell.
+            let told = match hides {
+                false => samples::facts().pages[&page::DEVICE_IDENTIFICATION].clone(),
+                true => samples::facts().inquiry.for_guest(),
+            };
             path.check.feed(&Fate::Answered(good.clone()), &[], now);
-            let (step, _) = path.check.feed(&Fate::Answered(good.clone()), &page_83, now);
+            let (step, _) = path.check.feed(&Fate::Answered(good.clone()), &told, now);
             assert_eq!(matches!(step, Some(Step::Ask(_))), hides, "what else?");
         }
     }
