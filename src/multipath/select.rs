@@ -282,7 +282,7 @@ impl Selector {
         let entries = table.entries.iter().zip(&self.ranks);
         let mut of_the_best = entries.filter(|(_, rank)| rank.bucket() == least.bucket());
         let wants = |entry: &Entry| {
-            !(lately && !entry.load.is_unmeasured())
+            (!lately || entry.load.is_unmeasured())
                 && entry.load.take_turn_to_measure(now, SERVICE_STALE)
         };
         of_the_best.find(|(entry, _)| wants(entry)).map(|(entry, _)| entry)
