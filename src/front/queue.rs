@@ -102,13 +102,11 @@ impl Queue {
         if let Some(record) = &mut start.record {
             let left = record.recover(ring.size(), ring.used(), start.base)?;
             ring.resume_at(left.base);
-            again = left.heads;
-            again.reverse();
+            again = left.heads.into_iter().rev().collect();
         }
         // A guest that was paused on another host, with requests given back there, and moved then.
         let again_is_unknown = again.is_empty() && ring.base() != ring.used();
-        let mut slots = Vec::new();
-        slots.resize_with(usize::from(ring.size()), Slot::default);
+        let slots = (0..ring.size()).map(|_| Slot::default()).collect();
         let mut queue = Queue {
             index: start.index,
             ring,
