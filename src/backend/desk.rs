@@ -73,7 +73,7 @@ pub fn carry_out(
         | Order::QuerySettings
         | Order::QueryReservation
         | Order::ReservationExport
-        | Order::ReservationImport(_)
+        | Order::ReservationImport { .. }
         | Order::PathAdd { .. }
         | Order::Reload
         | Order::Quit

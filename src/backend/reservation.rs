@@ -35,8 +35,11 @@ pub struct Reservations {
     keeping: Result<(Keeper, String), &'static str>,
     done: Mail<Done>,
     state: State,
-    /// What is being written, in the order of the numbers; an import with who waits for it.
-    writing: Vec<(u64, Kept, Option<ReplyTo>)>,
+    /// What is being written, in the order of the numbers, and for whom.
+    writing: Vec<(u64, Kept, Wanted)>,
+    /// What is imported when the guest comes, if no front end goes before.
+    expected: Option<Kept>,
+    presence: Presence,
     writes: u64,
     /// What the machine is to be told.
     told: Vec<machine::Event>,
@@ -53,6 +56,26 @@ enum State {
     Kept { wwid: String, file: PathBuf, kept: Kept },
     /// It cannot be used.
     Unavailable { reason: String },
+}
+
+/// Who wants something written.
+#[derive(Debug)]
+enum Wanted {
+    /// The machine.
+    Machine,
+    /// A client, who imports it.
+    Client(ReplyTo),
+    /// The guest, with whom it has come.
+    Arrival,
+}
+
+/// What is known of the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Presence {
+    /// Its rings run.
+    pub here: bool,
+    /// How many front ends have gone so far.
+    pub departures: u64,
 }
 
 /// Whether this backend is the host's only one on the logical unit, where that counts.
@@ -82,7 +105,18 @@ impl Reservations {
         };
         let told = if keeping.is_ok() { Vec::new() } else { vec![machine::Event::Stateless] };
         let (state, claim, writing) = (State::Waiting, Claiming::Needless, Vec::new());
-        Ok(Reservations { keeping, done, state, writing, writes: 0, told, claim })
+        let (expected, presence) = (None, Presence::default());
+        Ok(Reservations {
+            keeping,
+            done,
+            state,
+            writing,
+            expected,
+            presence,
+            writes: 0,
+            told,
+            claim,
+        })
     }
 
     /// One turn. `wwid` is the logical unit's name, as far as it is known; `on_host` says whether a
@@ -131,7 +165,7 @@ impl Reservations {
                 self.writes += 1;
                 let kept = words::kept(record);
                 keeper.write(self.writes, kept.clone());
-                self.writing.push((self.writes, kept, None));
+                self.writing.push((self.writes, kept, Wanted::Machine));
             }
             _ => self.told.push(machine::Event::Kept(false)),
         }
@@ -164,9 +198,31 @@ impl Reservations {
         }
     }
 
-    /// `reservation-import`; `reply` is answered when it is on the medium. A guest's own
-    /// registration is not replaced: its key would be lost.
-    pub fn import(&mut self, exported: Exported, reply: ReplyTo) {
+    /// True while a guest is to come with what it has reserved, and until that is on the medium.
+    pub fn expects_guest(&self) -> bool {
+        let arrives = |(.., wanted): &(u64, Kept, Wanted)| matches!(wanted, Wanted::Arrival);
+        self.expected.is_some() || self.writing.iter().any(arrives)
+    }
+
+    /// Follows the guest, who is expected or not. What is to come with it is imported when its rings
+    /// run, and forgotten when its front end goes before that: then it has stayed where it was.
+    pub fn follow(&mut self, presence: Presence) {
+        let before = std::mem::replace(&mut self.presence, presence);
+        if before.departures != presence.departures {
+            self.expected = None;
+        }
+        if presence.here
+            && let (Some(kept), Ok((keeper, _))) = (self.expected.take(), &self.keeping)
+        {
+            self.writes += 1;
+            keeper.write(self.writes, kept.clone());
+            self.writing.push((self.writes, kept, Wanted::Arrival));
+        }
+    }
+
+    /// `reservation-import`; `reply` is answered when it is on the medium, or where it is to wait for
+    /// the guest, at once. A guest's own registration is not replaced: its key would be lost.
+    pub fn import(&mut self, exported: Exported, at_arrival: bool, reply: ReplyTo) {
         let (Ok((keeper, _)), State::Kept { wwid, kept, .. }, None) =
             (&self.keeping, &self.state, self.refusal())
         else {
@@ -182,9 +238,17 @@ impl Reservations {
             let reason = "the guest is registered here with another key; nothing is imported";
             return reply.answer(Err(reason.to_owned()));
         }
+        if at_arrival && self.presence.here {
+            let reason = "a guest is here already; nothing is imported";
+            return reply.answer(Err(reason.to_owned()));
+        }
+        if at_arrival {
+            self.expected = Some(imported);
+            return reply.answer(Ok(Reply::Done));
+        }
         self.writes += 1;
         keeper.write(self.writes, imported.clone());
-        self.writing.push((self.writes, imported, Some(reply)));
+        self.writing.push((self.writes, imported, Wanted::Client(reply)));
     }
 
     /// Where an answer of the thread is seen.
@@ -226,19 +290,29 @@ impl Reservations {
             }
             Done::Written(number, written) => {
                 let at = self.writing.iter().position(|(waits, ..)| *waits == number);
-                let Some((_, what, reply)) = at.map(|at| self.writing.remove(at)) else {
+                let Some((_, what, wanted)) = at.map(|at| self.writing.remove(at)) else {
                     return false;
                 };
                 let done = written.is_ok();
-                match reply {
-                    Some(reply) => {
+                match wanted {
+                    Wanted::Client(reply) => {
                         if done {
                             self.told.push(machine::Event::Imported(words::record(&what)));
                         }
                         let answer = written.map(|()| Reply::Done);
                         reply.answer(answer.map_err(|error| error.to_string()));
                     }
-                    None => {
+                    Wanted::Arrival => {
+                        if let Err(error) = written {
+                            log::error!(
+                                target: STATE,
+                                "LUN: what the guest has reserved is taken over, and forgotten at \
+                                 the next start: {error}"
+                            );
+                        }
+                        self.told.push(machine::Event::Imported(words::record(&what)));
+                    }
+                    Wanted::Machine => {
                         if let Err(error) = written {
                             log::error!(
                                 target: STATE,

@@ -17,7 +17,7 @@ use super::members::Member;
 use super::notices::tell;
 use super::opener::{Opened, Opener, Origin};
 use super::reload::{Reloads, Scene};
-use super::reservation::Reservations;
+use super::reservation::{Presence, Reservations};
 use super::waiting::Waiting;
 use super::{BackendError, check, reports};
 use crate::config::PathConfig;
@@ -116,7 +116,9 @@ impl Worker {
             if let Some(event) = self.reservations.turn(wwid.as_deref(), on_host, now) {
                 self.tell_clients(event);
             }
+            self.reservations.follow(presence(&self.manager));
             self.carry_reservations(now);
+            self.manager.expect_guest(self.reservations.expects_guest(), now);
             self.forget_removed();
             self.tell_whether_agreed();
             self.announcer.turn(&self.manager, self.agreed.is_none(), now);
@@ -213,8 +215,10 @@ impl Worker {
                 continue;
             }
             let order = match order {
-                Order::ReservationImport(exported) => {
-                    self.reservations.import(*exported, reply);
+                Order::ReservationImport { exported, at_arrival } => {
+                    self.reservations.import(*exported, at_arrival, reply);
+                    // Before anybody is told that it is expected.
+                    self.manager.expect_guest(self.reservations.expects_guest(), now);
                     continue;
                 }
                 order => order,
@@ -360,4 +364,9 @@ impl Worker {
             let _ = agreed.send(result);
         }
     }
+}
+
+/// What is known of the guest.
+fn presence(manager: &Manager<AnyPath>) -> Presence {
+    Presence { here: manager.has_guest(), departures: manager.departures }
 }

@@ -51,6 +51,12 @@ impl Arguments {
         }
     }
 
+    /// True or false, which may be there.
+    pub fn optional_bool(&mut self, name: &'static str) -> Result<Option<bool>, ArgumentError> {
+        let error = ArgumentError::Type { name, expected: "boolean" };
+        self.0.remove(name).map(|value| value.as_bool().ok_or(error)).transpose()
+    }
+
     /// A number that is not negative, which may be there.
     pub fn optional_u64(&mut self, name: &'static str) -> Result<Option<u64>, ArgumentError> {
         let error = ArgumentError::Type { name, expected: "uint64" };

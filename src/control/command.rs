@@ -20,8 +20,9 @@ const COMMANDS: [(&str, Read); 22] = [
     ("query-reservation", |_| Ok(Order::QueryReservation)),
     ("reservation-export", |_| Ok(Order::ReservationExport)),
     ("reservation-import", |arguments| {
-        let exported = value_of(arguments, "reservation")?;
-        Ok(Order::ReservationImport(Box::new(exported)))
+        let exported = Box::new(value_of(arguments, "reservation")?);
+        let at_arrival = arguments.optional_bool("at-arrival")?.unwrap_or(false);
+        Ok(Order::ReservationImport { exported, at_arrival })
     }),
     ("path-add", |arguments| {
         let address = arguments.string("address")?;
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!(order("reservation-export", json!({})), Ok(Order::ReservationExport));
         let kept = json!({"key": "0xabc", "aptpl": false, "generation": 3, "array-generation": 8});
         let exported = json!({"version": 1, "wwid": "naa.1", "kept": kept});
-        let Ok(Order::ReservationImport(import)) =
+        let Ok(Order::ReservationImport { exported: import, at_arrival: false }) =
             order("reservation-import", json!({"reservation": exported}))
         else {
             panic!("it is what was exported")

@@ -85,8 +85,13 @@ pub enum Order {
     QueryReservation,
     /// `reservation-export`, answered with [`Reply::ReservationExported`].
     ReservationExport,
-    /// `reservation-import`: what another backend has exported is this one's from now on.
-    ReservationImport(Box<Exported>),
+    /// `reservation-import`: what another backend has exported is this one's.
+    ReservationImport {
+        /// What that is.
+        exported: Box<Exported>,
+        /// Not before the guest comes; until then nothing is done.
+        at_arrival: bool,
+    },
     /// `path-add`: answered at once, an event tells the rest.
     PathAdd {
         /// The path's address, as written.

@@ -54,6 +54,9 @@ pub struct Reserved {
     pub pin: Option<PathId>,
     /// The reservation moves to another path: for that moment nothing is sent.
     pub hold: bool,
+    /// The guest is to come from another host, or has come and what it holds is not taken over yet:
+    /// nothing is sent.
+    pub arriving: bool,
     /// Counts how often another initiator took the guest's key. What was begun before and changes
     /// something must have ended before the guest can register again.
     pub fences: u64,

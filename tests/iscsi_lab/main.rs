@@ -27,6 +27,7 @@ mod killed;
 mod late_write;
 mod lio;
 mod login;
+mod moves;
 mod neighbours;
 mod proxy;
 mod proxy_tests;

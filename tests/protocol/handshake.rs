@@ -31,9 +31,11 @@ fn features_offered_are_exactly_those_that_work() {
     let backend = Setup::ports(1).start();
     let stream = connect(&backend.socket()).expect("the backend listens");
     let session = Session::open(stream).expect("the backend answers");
-    let wanted = HOTPLUG | CHANGE | ANY_LAYOUT | INDIRECT | EVENT_IDX | PROTOCOL | VERSION_1;
+    let wanted =
+        HOTPLUG | CHANGE | LOG_ALL | ANY_LAYOUT | INDIRECT | EVENT_IDX | PROTOCOL | VERSION_1;
     assert_eq!(session.features, wanted, "{:#x} for {wanted:#x}", session.features);
     let wanted = VhostUserProtocolFeatures::MQ
+        | VhostUserProtocolFeatures::LOG_SHMFD
         | VhostUserProtocolFeatures::REPLY_ACK
         | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
         | VhostUserProtocolFeatures::RESET_DEVICE

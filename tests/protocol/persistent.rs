@@ -310,6 +310,53 @@ fn registration_is_taken_up_after_a_restart() {
 }
 
 #[test]
+fn import_at_arrival_does_nothing_before_the_guest_comes() {
+    let (state, images) = (directory(), directory());
+    let image = images.path().join("disk.img");
+    let start = |identity: &str| {
+        let setting =
+            format!("state_dir = \"{}\"\nidentity = \"{identity}\"", state.path().display());
+        let port = |port: usize| format!("emulated:{}?port={port}&size=64M", image.display());
+        let setup = Setup::ports(0).backend(&setting);
+        setup.option("--path", &port(1)).option("--path", &port(2)).start()
+    };
+    let backend = start("a");
+    let mut guest = backend.guest(1);
+    guest.queue().settle();
+    guest.queue().good(&reserve_out(0, 0, list(0, KEY, 1)));
+    guest.queue().good(&reserve(KEY, REGISTRANTS_ONLY));
+    let exported = backend.qmp().execute("reservation-export", json!({}));
+    drop(guest);
+    drop(backend);
+
+    let backend = start("b");
+    let mut qmp = backend.qmp();
+    let import = json!({"reservation": exported, "at-arrival": true});
+    qmp.execute("reservation-import", import.clone());
+    std::thread::sleep(Duration::from_millis(200));
+    let before = qmp.execute("query-reservation", json!({}));
+    assert_eq!(before["key"], Value::Null, "{before}");
+    // A front end that goes before its rings run: the guest has stayed where it was.
+    drop(crate::driver::Session::open(crate::driver::connect(&backend.socket()).unwrap()));
+    qmp.event("FRONTEND_DISCONNECTED", Duration::from_secs(10), |_| true).expect("it has gone");
+    let mut stranger = backend.guest(1);
+    stranger.queue().settle();
+    let after = qmp.execute("query-reservation", json!({}));
+    assert_eq!(after["key"], Value::Null, "another guest has got it: {after}");
+    let error = qmp.try_execute("reservation-import", import.clone()).unwrap_err();
+    assert!(error.contains("a guest is here already"), "{error}");
+    drop(stranger);
+    qmp.event("FRONTEND_DISCONNECTED", Duration::from_secs(10), |_| true).expect("it has gone");
+
+    qmp.execute("reservation-import", import);
+    let mut guest = backend.guest(1);
+    guest.queue().settle();
+    assert_eq!(reservation(guest.queue()), Some((KEY, REGISTRANTS_ONLY)));
+    assert_eq!(keys(guest.queue()).1, [KEY]);
+    assert_eq!(qmp.execute("query-reservation", json!({}))["key"], "0xabc");
+}
+
+#[test]
 fn without_a_place_to_keep_it_nothing_is_registered() {
     let backend = Setup::ports(2).start();
     let mut guest = backend.guest(1);

@@ -64,7 +64,7 @@ class Migration(LabCase):
         return MigrationLab(cls.__name__)
 
     def test_guest_moves_under_load(self):
-        workload = self.start_workload(seconds=10 + 10 * ROUNDS, writes_per_second=1500 // (5 + ROUNDS))
+        workload = self.start_workload(seconds=4 + 16 * ROUNDS, writes_per_second=1000 // (5 + ROUNDS))
         self.guest.run(f"dd if=/dev/urandom of={STILL} bs=1M count={STILL_MIB} oflag=direct 2>/dev/null")
         content = self.guest.run(f"md5sum {STILL}")
         downtimes = []
@@ -74,7 +74,7 @@ class Migration(LabCase):
             self.assertEqual(self.guest.run(f"md5sum {STILL}"), content, "what was read during the move")
             before = workload.completed
             self.wait_until(lambda: workload.completed > before + 50, "fio goes on there")
-        result = workload.finish(timeout=60 + 20 * ROUNDS)
+        result = workload.finish(timeout=60 + 30 * ROUNDS)
         longest = max(downtimes)
         print(f"(moved {ROUNDS} times, longest downtime {longest:.2f} s, longest stall {result.longest_stall:.2f} s) ",
               end="")

@@ -53,7 +53,7 @@ fn exported(key: u64, wwid: &str) -> Exported {
 fn import(reservations: &mut Reservations, exported: Exported, wwid: &str) -> OrderResult {
     let (reply, mut answer) = reply_slot().unwrap();
     reservations.take_told();
-    reservations.import(exported, reply);
+    reservations.import(exported, false, reply);
     if let Some(refused) = answer() {
         return refused;
     }
@@ -102,8 +102,8 @@ fn import_of_what_does_not_belong_here_is_refused() {
     // The second one comes before the first one is written.
     let (first, mut first_answer) = reply_slot().unwrap();
     let (second, mut second_answer) = reply_slot().unwrap();
-    reservations.import(exported(1, &wwid), first);
-    reservations.import(exported(2, &wwid), second);
+    reservations.import(exported(1, &wwid), false, first);
+    reservations.import(exported(2, &wwid), false, second);
     assert!(second_answer().unwrap().unwrap_err().contains("registered here with another key"));
     answered(&mut reservations, &wwid);
     assert_eq!(first_answer(), Some(Ok(Reply::Done)));

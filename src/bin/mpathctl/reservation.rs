@@ -27,6 +27,10 @@ pub enum Action {
     Import {
         /// The file; - is standard input.
         file: PathBuf,
+        /// Wait for the guest: nothing is done before its disk is in use here. For a guest that runs
+        /// on the other host until then.
+        #[arg(long)]
+        at_arrival: bool,
     },
 }
 
@@ -40,7 +44,9 @@ pub fn run(
     match action {
         None => read::reservation(socket, directory, output),
         Some(Action::Export { file }) => export(socket, directory, file, output),
-        Some(Action::Import { file }) => import(socket, directory, &file, output),
+        Some(Action::Import { file, at_arrival }) => {
+            import(socket, directory, &file, at_arrival, output)
+        }
     }
 }
 
@@ -66,18 +72,24 @@ fn import(
     socket: Option<&Path>,
     directory: &Path,
     file: &Path,
+    at_arrival: bool,
     output: &mut Output<'_>,
 ) -> Result<u8, Failure> {
     let socket = backends::one(socket, directory)?;
     let unreadable = |cause| Failure::Read { file: file.to_owned(), cause };
     let exported: Value = serde_json::from_slice(&bytes(file).map_err(unreadable)?)
         .map_err(|error| unreadable(error.into()))?;
-    let arguments = json!({"reservation": exported});
+    let mut arguments = json!({"reservation": exported});
+    if at_arrival {
+        // An older backend does not know the word, and says so.
+        arguments["at-arrival"] = true.into();
+    }
     let returned = backends::connect(&socket)?.execute("reservation-import", arguments)?;
     if output.json {
         writeln!(output.out, "{returned}")?;
     } else {
-        writeln!(output.out, "{}: imported", backends::name(&socket))?;
+        let what = if at_arrival { "imported when the guest comes" } else { "imported" };
+        writeln!(output.out, "{}: {what}", backends::name(&socket))?;
     }
     Ok(0)
 }

@@ -277,7 +277,13 @@ left-2  pending
     let (code, out, _) = mpathctl(directory.path(), &["reservation", "import", name]);
     assert_eq!((code, &*out), (0, "a: imported\n"));
     let orders = backend.orders.0.lock().unwrap().clone();
-    assert_eq!(orders.last(), Some(&Order::ReservationImport(Box::new(exported()))));
+    let import = |at_arrival| Order::ReservationImport { exported: exported().into(), at_arrival };
+    assert_eq!(orders.last(), Some(&import(false)));
+    let (code, out, _) =
+        mpathctl(directory.path(), &["reservation", "import", "--at-arrival", name]);
+    assert_eq!((code, &*out), (0, "a: imported when the guest comes\n"));
+    let orders = backend.orders.0.lock().unwrap().clone();
+    assert_eq!(orders.last(), Some(&import(true)));
     // What is no export never gets that far.
     std::fs::write(&file, "{\"key\": 7}").unwrap();
     let (code, _, err) = mpathctl(directory.path(), &["reservation", "import", name]);

@@ -84,6 +84,9 @@ impl<T: Transport> Lane<T> {
         if crash && command.row.repeat != Repeat::Freely {
             return self.wait(slot);
         }
+        if self.snapshot.table.reserved.arriving {
+            return self.wait(slot);
+        }
         if command.row.route == Route::Reserve {
             return self.ask_reservations(guest, slot, now);
         }

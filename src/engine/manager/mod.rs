@@ -89,6 +89,8 @@ pub struct Manager<T: Transport> {
     /// The time of the last turn.
     turned: Instant,
     connected: bool,
+    /// How many front ends have gone so far.
+    pub departures: u64,
 }
 
 impl<T: Transport> Manager<T> {
@@ -111,6 +113,7 @@ impl<T: Transport> Manager<T> {
             landing: Vec::new(),
             turned: now,
             connected: false,
+            departures: 0,
         })
     }
 
@@ -301,6 +304,7 @@ impl<T: Transport> Manager<T> {
             }
             ToManager::Frontend(connected) => {
                 self.connected = connected;
+                self.departures += u64::from(!connected);
                 self.notices.push(Notice::Frontend(connected));
             }
             ToManager::Landing(post) => self.landing.push(post),

@@ -55,6 +55,10 @@ pub struct Reservations {
     /// Paths of which the machine was told that their port lets no data through.
     pub(super) passive: BTreeSet<PathId>,
     reserved: Reserved,
+    /// A guest is to come from another host, with reservations that are taken over then.
+    expected: bool,
+    /// They are being taken over.
+    taking_over: bool,
     /// What lanes send is held back since this table: before every lane reads it, one may still send
     /// over a path that the reservation is about to leave.
     hold: Option<Version>,
@@ -130,8 +134,32 @@ impl<T: Transport> Manager<T> {
         }
     }
 
+    /// True while a guest's rings run.
+    pub fn has_guest(&self) -> bool {
+        !self.reservations.lanes.is_empty()
+    }
+
+    /// A guest is to come, or not, with reservations of which [`Event::Imported`] tells when it is
+    /// there. Until that is dealt with nothing of it is sent: it would meet its own reservation.
+    pub fn expect_guest(&mut self, expected: bool, now: Instant) {
+        if self.reservations.expected != expected {
+            self.reservations.expected = expected;
+            self.follow_arrival(now);
+        }
+    }
+
+    fn follow_arrival(&mut self, now: Instant) {
+        let ours = &mut self.reservations;
+        ours.taking_over &=
+            !(ours.machine.is_idle() && ours.wanted.is_empty() && ours.sending.is_none());
+        let arriving = ours.expected || ours.taking_over;
+        let reserved = Reserved { arriving, ..ours.reserved };
+        self.publish_reserved(reserved, now);
+    }
+
     /// Tells the machine.
     pub fn reservation(&mut self, event: Event, now: Instant) {
+        self.reservations.taking_over |= matches!(event, Event::Imported(_));
         self.reservations.tell(event);
         self.work_on_reservations(now);
     }
@@ -233,6 +261,7 @@ impl<T: Transport> Manager<T> {
             }
         }
         self.reservations.working = false;
+        self.follow_arrival(now);
         if self.reservations.has_news() {
             self.work_on_reservations(now);
         }
@@ -260,7 +289,8 @@ impl<T: Transport> Manager<T> {
             Action::Fenced(key) => {
                 self.notices.push(Notice::Fenced(key));
                 let fences = reserved.fences + 1;
-                let fenced = Reserved { registered: false, pin: None, hold: false, fences };
+                let fenced =
+                    Reserved { registered: false, pin: None, hold: false, fences, ..reserved };
                 self.publish_reserved(fenced, now);
             }
             Action::Attention(path, code) => self.judge_attention(path, code, now),

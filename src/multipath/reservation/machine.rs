@@ -85,6 +85,11 @@ impl Machine {
         self.waiting.contains(&Event::Removed(path))
     }
 
+    /// True when all that it was told is dealt with.
+    pub fn is_idle(&self) -> bool {
+        self.now.is_none() && self.waiting.is_empty()
+    }
+
     /// True while the guest is registered.
     pub fn is_registered(&self) -> bool {
         self.state.record.key.is_some()
