@@ -81,7 +81,7 @@ class Migration(LabCase):
         self.assertLess(longest, DOWNTIME_MAX)
 
     def test_guest_moves_from_where_every_path_is_lost(self):
-        workload = self.start_workload(seconds=12)
+        workload = self.start_workload(seconds=8)
         self.cut_all()
         downtime = self.move()
         print(f"(downtime {downtime:.2f} s) ", end="")
@@ -90,20 +90,20 @@ class Migration(LabCase):
         self.mend_all()
 
     def test_move_that_is_cancelled_is_not_seen_by_the_guest(self):
-        workload = self.start_workload(seconds=15)
+        workload = self.start_workload(seconds=10)
         destination = self.lab.destination()
         with destination:
             # So slow that it does not come to its end.
             self.vm.qmp.execute("migrate-set-parameters", max_bandwidth=1 << 20)
             self.vm.qmp.execute("migrate", uri=f"unix:{destination.incoming}")
             self.wait_until(lambda: self.migration()["status"] == "active", "it has begun")
-            time.sleep(2)
+            time.sleep(1)
             self.vm.qmp.execute("migrate_cancel")
             self.wait_until(lambda: self.migration()["status"] == "cancelled", "it is cancelled")
         self.goes_on_here(workload)
 
     def test_move_whose_destination_dies_is_not_seen_by_the_guest(self):
-        workload = self.start_workload(seconds=15)
+        workload = self.start_workload(seconds=10)
         destination = self.lab.destination()
         with destination:
             self.vm.qmp.execute("migrate-set-parameters", max_bandwidth=16 << 20)
