@@ -13,7 +13,7 @@
 //!    |    |                          may see and do)   once more?)      both pure: no I/O, no clock, no lock
 //!    |    +------ completion <--------------+
 //!    |        (the only way back; cannot be dropped)
-//!    +-- scsi, ids, limits, buffer, socket, fnv, lock_sys: the vocabulary under everything
+//!    +-- scsi, ids, limits, buffer, confine, socket, fnv, lock_sys: the vocabulary under everything
 //!    +-- config, control, logging, metrics, state, stats: at the side; they send events and read snapshots, never reach into lanes or core
 //! ```
 //!
@@ -27,6 +27,7 @@ pub mod backend;
 pub mod buffer;
 pub mod completion;
 pub mod config;
+pub mod confine;
 pub mod control;
 pub mod engine;
 mod fnv;

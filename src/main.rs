@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use vhost_user_scsi_mpath::backend::{check, run};
+use vhost_user_scsi_mpath::backend::{BackendError, check, fence, run};
 use vhost_user_scsi_mpath::config::cli::{CAPABILITIES, Start};
 use vhost_user_scsi_mpath::config::reread::CommandLine;
 use vhost_user_scsi_mpath::logging;
@@ -19,13 +19,18 @@ fn main() -> ExitCode {
         Err(refusal) => return refusal.report(),
     };
     logging::start();
+    let file = command_line.file();
     let result = match start {
         Start::PrintCapabilities => {
             println!("{CAPABILITIES}");
             Ok(())
         }
-        Start::Check(config) => check::check(&config, &mut std::io::stdout()),
-        Start::Serve(config) => run::run(&config, &command_line),
+        Start::Check(config) => fence::close(&config, file.as_deref(), false)
+            .map_err(BackendError::from)
+            .and_then(|_| check::check(&config, &mut std::io::stdout())),
+        Start::Serve(config) => fence::close(&config, file.as_deref(), true)
+            .map_err(BackendError::from)
+            .and_then(|bounds| run::run(&config, &command_line, bounds)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::BackendError;
+use super::fence::Bounds;
 use crate::config::{self, Config, Listen, PathConfig};
 use crate::control::PathKind;
 use crate::multipath::Placement;
@@ -66,6 +67,17 @@ impl Listed {
 }
 
 impl Member {
+    /// Opens a path that is added to a backend that runs, where it may be opened at all.
+    pub fn open_within(
+        bounds: &Bounds,
+        config: &PathConfig,
+        options: &OpenOptions,
+    ) -> Result<Self, BackendError> {
+        let name = Listed::of(config)?.name;
+        bounds.permit(config).map_err(|source| BackendError::Outside { name, source })?;
+        Member::open(config, options)
+    }
+
     /// Opens the path of `config`.
     pub fn open(config: &PathConfig, options: &OpenOptions) -> Result<Self, BackendError> {
         let (address, Listed { name, address: shown, .. }) = Listed::parse(config)?;

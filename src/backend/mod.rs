@@ -15,6 +15,7 @@
 //! |---|---|
 //! | [`run`] | from a configuration to a running backend, and back down |
 //! | [`check`] | `--check`: the same questions to the paths, and no backend |
+//! | [`fence`] | what the process may reach |
 //! | [`members`] | a path as configured: address, name, transport |
 //! | [`opener`] | opens a path while the manager goes on |
 //! | [`discovery`] | the host's SCSI devices, as far as they are or should be paths |
@@ -31,6 +32,7 @@ mod announce;
 pub mod check;
 mod desk;
 pub mod discovery;
+pub mod fence;
 mod history;
 mod members;
 mod notices;
@@ -45,6 +47,7 @@ mod worker;
 
 use thiserror::Error;
 
+use self::fence::FencingError;
 use crate::front::ListenError;
 use crate::metrics::server::MetricsError;
 use crate::path::address::AddressError;
@@ -98,6 +101,17 @@ pub enum BackendError {
         first: String,
         /// Where both lead.
         place: String,
+    },
+    /// The process cannot be confined as it should be.
+    #[error(transparent)]
+    Confinement(#[from] FencingError),
+    /// A path that is added lies outside of what the process is confined to.
+    #[error("path {name}: {source}")]
+    Outside {
+        /// Its name, or its address without secrets.
+        name: String,
+        /// What would allow it.
+        source: FencingError,
     },
     /// There is nothing to serve.
     #[error(

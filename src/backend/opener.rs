@@ -1,10 +1,10 @@
 //! Paths are opened by threads of their own: the kernel may keep an open waiting for as long as an
 //! adapter recovers from an error, and the manager has other paths to look after.
 
-use std::thread;
-
+use super::fence::Bounds;
 use super::members::Member;
 use crate::config::PathConfig;
+use crate::confine::{Class, Foreman};
 use crate::control::ReplyTo;
 use crate::engine::mailbox::Post;
 use crate::limits::OPENINGS_MAX;
@@ -33,14 +33,16 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct Opener {
     options: OpenOptions,
+    bounds: Bounds,
     post: Post<Opened>,
+    foreman: Foreman,
     under_way: usize,
 }
 
 impl Opener {
-    /// What is opened is posted to `post`.
-    pub fn new(options: OpenOptions, post: Post<Opened>) -> Self {
-        Opener { options, post, under_way: 0 }
+    /// What is opened is posted to `post`, by threads that `foreman` starts.
+    pub fn new(options: OpenOptions, bounds: Bounds, post: Post<Opened>, foreman: Foreman) -> Self {
+        Opener { options, bounds, post, foreman, under_way: 0 }
     }
 
     /// Begins to open a path. Every call posts one [`Opened`], for which [`Opener::is_done`] is to
@@ -53,15 +55,17 @@ impl Opener {
         }
         // The origin must survive where there is no thread for it.
         let (sender, receiver) = std::sync::mpsc::channel();
-        let (options, post) = (self.options.clone(), self.post.clone());
+        let (options, bounds) = (self.options.clone(), self.bounds.clone());
+        let post = self.post.clone();
         let opens = move || {
             let Ok(origin) = receiver.recv() else { return };
-            let result = Member::open(&config, &options).map_err(|error| error.to_string());
+            let result = Member::open_within(&bounds, &config, &options);
+            let result = result.map_err(|error| error.to_string());
             post.send(Opened { origin, result });
         };
-        match thread::Builder::new().name("opener".to_owned()).spawn(opens) {
+        match self.foreman.spawn(Class::Opener, "opener", opens) {
             // The thread waits for it.
-            Ok(_) => drop(sender.send(origin)),
+            Ok(()) => drop(sender.send(origin)),
             Err(error) => {
                 let result = Err(format!("no thread to open it: {error}"));
                 self.post.send(Opened { origin, result });
@@ -77,6 +81,7 @@ impl Opener {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -100,7 +105,7 @@ mod tests {
     fn open_posts_one_answer_for_each_call() {
         let (post, mail) = mailbox().unwrap();
         let options = super::super::members::open_options(&Config::default(), OpenMode::Serve);
-        let mut opener = Opener::new(options, post);
+        let mut opener = Opener::new(options, Bounds::default(), post, Foreman::start().unwrap());
         let (reply, mut answer) = reply_slot().unwrap();
         let config =
             |address: &str| PathConfig { address: address.into(), ..PathConfig::default() };

@@ -1,6 +1,6 @@
 //! From a configuration to a running backend, and back down.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -14,6 +14,7 @@ use super::announce::Announcer;
 use super::desk::Desk;
 use super::discovery::Host;
 use super::discovery::scan::Rules;
+use super::fence::Bounds;
 use super::history::History;
 use super::members::{Member, identity, open_options};
 use super::opener::Opener;
@@ -24,9 +25,10 @@ use super::takeover::{self, Taken};
 use super::worker::Worker;
 use crate::config::reread::CommandLine;
 use crate::config::{Backend, Config, Listen};
+use crate::confine::{self, Class, Foreman};
 use crate::control::{Server, mail};
 use crate::engine::mailbox::mailbox;
-use crate::engine::{Deadlines, Hedging, Manager};
+use crate::engine::{Deadlines, Hedging, Lanes, Manager, numa};
 use crate::front::{End, Endpoint, FrontConfig, Listener};
 use crate::limits::{HEDGE_SAMPLES_MIN, SG_TIMEOUT_MARGIN};
 use crate::metrics;
@@ -42,7 +44,8 @@ const AGREEMENT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves until told to stop: by a signal, by the control socket, or by the end of an inherited
 /// connection. `source` is where the configuration file is read again.
-pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
+pub fn run(config: &Config, source: &CommandLine, bounds: Bounds) -> Result<(), BackendError> {
+    let foreman = Foreman::start().map_err(BackendError::system("start a thread"))?;
     let taken = takeover::socket(config)?;
     let options = open_options(config, OpenMode::Serve);
     let members = Member::open_all(&config.paths, &options)?;
@@ -51,7 +54,7 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
         return Err(BackendError::NoPaths);
     }
     let (told_to_quit, quit) = quits()?;
-    let reloads = reloads(config, source)?;
+    let reloads = reloads(config, source, &bounds, &foreman)?;
     let notifier = notifier()?;
     let mut manager = manager(config, &members)?;
     let hub = manager.hub().clone();
@@ -68,13 +71,13 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     let (agreed, agreement) = channel();
     let (news_post, host_news) = mailbox().map_err(BackendError::system("make a mailbox"))?;
     let (opened_post, opened) = mailbox().map_err(BackendError::system("make a mailbox"))?;
-    let host = Host::new(Roots::default(), rules, news_post, duplicate(&stop)?)
+    let host = Host::new(Roots::default(), rules, news_post, duplicate(&stop)?, foreman.clone())
         .map_err(BackendError::system("start a thread"))?;
     let worker = Worker {
         manager,
         members,
         reservations: reservations(&config.backend)?,
-        opener: Opener::new(options, opened_post),
+        opener: Opener::new(options, bounds, opened_post, foreman),
         opened,
         host,
         host_news,
@@ -99,9 +102,7 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
         .map(|file| Server::start(file, control_mail, Box::new(desk), gift.clone()))
         .transpose()
         .map_err(BackendError::system("start a thread"))?;
-    listener.serves();
-    let served = crate::front::serve(&listener, &front(config), hub, told_to_quit.as_fd())
-        .map_err(BackendError::system("go on serving"));
+    let served = serve(&listener, config, hub, told_to_quit.as_fd());
     if let Some(notifier) = notifier {
         notifier.stopping();
     }
@@ -112,6 +113,21 @@ pub fn run(config: &Config, source: &CommandLine) -> Result<(), BackendError> {
     let orderly = served.as_ref().is_ok_and(|end| is_orderly(*end, remains));
     close(listener, gift, orderly);
     served.map(|_| ())
+}
+
+/// Serves front ends, when all else is started: the rest is that, and the end.
+fn serve<F: Lanes>(
+    listener: &Listener,
+    config: &Config,
+    lanes: Arc<F>,
+    told_to_quit: BorrowedFd<'_>,
+) -> Result<End, BackendError> {
+    // Read once, while files may be read.
+    numa::host();
+    confine::enter(Class::Main);
+    listener.serves();
+    crate::front::serve(listener, &front(config), lanes, told_to_quit)
+        .map_err(BackendError::system("go on serving"))
 }
 
 /// Closes the socket when nothing is under way any more, and says so to whoever has it now.
@@ -251,10 +267,16 @@ pub fn discovers(config: &Config) -> bool {
 }
 
 /// SIGHUP has the configuration read again. Where there is none it ends the process, as ever.
-fn reloads(config: &Config, source: &CommandLine) -> Result<Reloads, BackendError> {
-    let source = Some(source.clone()).filter(CommandLine::names_a_file);
+fn reloads(
+    config: &Config,
+    source: &CommandLine,
+    bounds: &Bounds,
+    foreman: &Foreman,
+) -> Result<Reloads, BackendError> {
+    let source = Some(source.clone()).filter(|source| source.file().is_some());
     let hangups = source.is_some().then(hangups).transpose()?;
-    Reloads::new(source, config, open_options(config, OpenMode::Serve), hangups)
+    let options = open_options(config, OpenMode::Serve);
+    Reloads::new(source, config, options, bounds.clone(), hangups, foreman.clone())
         .map_err(BackendError::system("make a mailbox"))
 }
 

@@ -21,6 +21,7 @@ use super::reservation::Reservations;
 use super::waiting::Waiting;
 use super::{BackendError, check, reports};
 use crate::config::PathConfig;
+use crate::confine::{self, Class};
 use crate::control::{Event as ClientEvent, EventSink, Order, PathKind, Reply, ReplyTo};
 use crate::engine::Manager;
 use crate::engine::mailbox::Mail;
@@ -74,6 +75,7 @@ impl Worker {
     /// Starts the thread, which ends with what it leaves on the paths.
     pub fn start(mut self) -> io::Result<JoinHandle<Remains>> {
         thread::Builder::new().name("manager".to_owned()).spawn(move || {
+            confine::enter(Class::Manager);
             if let Err(error) = self.run() {
                 // Without it no path would ever fail over: better to end than to pretend.
                 log::error!("the manager cannot go on: {error}");

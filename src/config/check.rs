@@ -7,12 +7,13 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::file::{
-    BackendTable, DiscoveryTable, File, Given, IscsiTable, LunTable, PathTable, WordOrBool,
+    BackendTable, ConfinementTable, DiscoveryTable, File, Given, IscsiTable, LunTable, PathTable,
+    WordOrBool,
 };
 use super::locate::Source;
 use super::{
-    Backend, Config, ConfigError, Discovery, Iscsi, Listen, Lun, MetricsListen, PathConfig,
-    Pattern, ReloginIsProof,
+    Backend, Config, ConfigError, Confinement, Discovery, Iscsi, Listen, Lun, MetricsListen,
+    PathConfig, Pattern, ReloginIsProof,
 };
 use crate::limits;
 
@@ -30,6 +31,7 @@ pub(super) fn config(source: Source<'_>, file: File) -> Result<Config, ConfigErr
         iscsi: checker.iscsi(file.iscsi)?,
         discovery: checker.discovery(file.discovery)?,
         metrics: checker.metrics(file.metrics.listen)?,
+        confinement: checker.confinement(file.confinement)?,
         paths: checker.paths(file.path)?,
         takeover: None,
     })
@@ -185,6 +187,24 @@ impl Checker<'_> {
             },
             _ => Ok(None),
         }
+    }
+
+    fn confinement(&self, table: ConfinementTable) -> Result<Confinement, ConfigError> {
+        let file = |file: &Spanned<String>| match file.get_ref().starts_with('/') {
+            true => Ok(PathBuf::from(file.get_ref())),
+            false => Err(self.senseless("confinement.allow_files", file, &"does not begin with /")),
+        };
+        let port = |port: &Spanned<i64>| {
+            let (setting, range) = ("confinement.allow_ports", (1.0, f64::from(u16::MAX)));
+            self.in_range(setting, *port.get_ref() as f64, range, port).map(|port| port as u16)
+        };
+        Ok(Confinement {
+            seccomp: value(table.seccomp),
+            landlock: value(table.landlock),
+            allow_files: value(table.allow_files).iter().map(file).collect::<Result<_, _>>()?,
+            allow_ports: value(table.allow_ports).iter().map(port).collect::<Result<_, _>>()?,
+            core_dumps: value(table.core_dumps),
+        })
     }
 
     fn paths(&self, tables: Vec<Spanned<PathTable>>) -> Result<Vec<PathConfig>, ConfigError> {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::locate::Source;
-use super::{Config, ConfigError, Failback, IoPolicy, NoPathRetry, check};
+use super::{Config, ConfigError, Failback, IoPolicy, Landlock, NoPathRetry, Seccomp, check};
 
 /// A setting that the file may give.
 pub(super) type Given<T> = Option<Spanned<T>>;
@@ -23,6 +23,7 @@ pub(super) struct File {
     pub iscsi: IscsiTable,
     pub discovery: DiscoveryTable,
     pub metrics: MetricsTable,
+    pub confinement: ConfinementTable,
     pub path: Vec<Spanned<PathTable>>,
 }
 
@@ -88,6 +89,17 @@ pub(super) struct DiscoveryTable {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct MetricsTable {
     pub listen: Given<String>,
+}
+
+/// `[confinement]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ConfinementTable {
+    pub seccomp: Given<Seccomp>,
+    pub landlock: Given<Landlock>,
+    pub allow_files: Given<Vec<Spanned<String>>>,
+    pub allow_ports: Given<Vec<Spanned<i64>>>,
+    pub core_dumps: Given<bool>,
 }
 
 /// `[[path]]`.

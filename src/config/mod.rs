@@ -10,6 +10,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`confinement`] | what the process may still do when it has been taken over |
 //! | [`cli`] | the options, and what is to be done: [`cli::start`] |
 //! | `activated` | the socket that a service manager made, beside the one that the file names |
 //! | [`file`](mod@file) | the file's tables as they may be written |
@@ -23,6 +24,7 @@
 mod activated;
 mod check;
 pub mod cli;
+pub mod confinement;
 pub mod file;
 mod locate;
 pub mod metrics;
@@ -38,6 +40,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use cli::{Start, start};
+pub use confinement::{Confinement, Landlock, Seccomp};
 pub use locate::Place;
 pub use metrics::MetricsListen;
 pub use pattern::Pattern;
@@ -75,6 +78,8 @@ pub struct Config {
     pub discovery: Discovery,
     /// `[metrics] listen`: where metrics are served; `None` is nowhere.
     pub metrics: Option<MetricsListen>,
+    /// `[confinement]`.
+    pub confinement: Confinement,
     /// `[[path]]`, or the `--path` options where at least one was given.
     pub paths: Vec<PathConfig>,
     /// `--takeover`: the control socket of the backend whose place is taken.

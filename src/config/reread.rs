@@ -1,6 +1,7 @@
 //! The command line, kept so that the file it names can be read again while the backend serves.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::Parser;
 
@@ -29,9 +30,9 @@ impl CommandLine {
         cli::start_on(self.arguments.iter().cloned(), self.passed.clone())
     }
 
-    /// True when there is a file to read again.
-    pub fn names_a_file(&self) -> bool {
-        Cli::try_parse_from(&self.arguments).is_ok_and(|cli| cli.config.is_some())
+    /// The file to read again, if there is one.
+    pub fn file(&self) -> Option<PathBuf> {
+        Cli::try_parse_from(&self.arguments).ok()?.config
     }
 
     /// The options and the file, as it is now.

@@ -146,6 +146,14 @@ fn file_errors_name_file_line_and_setting() {
             "lun0.toml:2:17: lun.no_path_retry: `30` is not \"queue\", \"fail\" or a number of seconds",
         ),
         (
+            "[confinement]\nallow_files = [\"/srv\", \"images\"]",
+            "lun0.toml:2:24: confinement.allow_files: does not begin with /",
+        ),
+        (
+            "[confinement]\nallow_ports = [3261, 65536]",
+            "lun0.toml:2:22: confinement.allow_ports: 65536 is out of range, 1 to 65535 is allowed",
+        ),
+        (
             "[lun]\nno_path_retry = -1",
             "lun0.toml:2:17: lun.no_path_retry: -1 seconds is out of range, 0 to 604800 is allowed",
         ),

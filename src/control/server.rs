@@ -16,6 +16,7 @@ use super::epoll_sys::Epoll;
 use super::mail::{ClientId, wake};
 use super::session::{Input, Session};
 use super::{Mailbox, Order, OrderSink};
+use crate::confine::{self, Class};
 use crate::limits::{
     CONTROL_ACCEPT_BACKOFF, CONTROL_CLIENTS_MAX, CONTROL_EVENTS_MAX, CONTROL_ORDERS_MAX,
     CONTROL_STOP_GRACE,
@@ -68,6 +69,7 @@ impl Server {
         control.epoll.ctl(ControlOptions::EPOLL_CTL_ADD, listener, Events::EPOLLIN, LISTENER)?;
         control.epoll.ctl(ControlOptions::EPOLL_CTL_ADD, mailbox, Events::EPOLLIN, MAIL)?;
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            confine::enter(Class::Control);
             if let Err(error) = control.run() {
                 log::error!("the control socket is closed: {error}");
             }

@@ -21,6 +21,7 @@ use super::listener::Listener;
 use super::poller::Poller;
 use super::session::Session;
 use super::workers::Workers;
+use crate::confine::{self, Class};
 use crate::engine::Lanes;
 use crate::limits::{ACCEPT_BACKOFF, STOP_MARGIN};
 
@@ -119,6 +120,7 @@ fn serve_one<F: Lanes>(
     // Two of them: one that is closed with its thread would be forgotten by the poller.
     let end = ended.try_clone()?;
     thread::Builder::new().name("vhost-user".to_owned()).spawn(move || {
+        confine::enter(Class::Protocol);
         let workers = run(stream, &config_copy, workers, &told);
         let _ = result.send(workers);
         let _ = end.write(1);

@@ -10,6 +10,7 @@ use std::time::Instant;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::worker::{Command, Worker};
+use crate::confine::{self, Class};
 use crate::engine::Lanes;
 use crate::ids::{LaneId, RingIndex};
 use crate::limits::RINGS_MAX;
@@ -112,6 +113,7 @@ fn spawn<F: Lanes>(lanes: &F, lane: LaneId) -> io::Result<Handle> {
     // The worker is made in its thread: it counts leases without atomics. A failure comes back.
     let (result, made) = channel();
     thread::Builder::new().name(format!("lane-{}", lane.0)).spawn(move || {
+        confine::enter(Class::Lane);
         let _alive: Sender<()> = alive;
         match Worker::new(driven, receiver, woken) {
             Ok(worker) => {

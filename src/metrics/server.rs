@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::request::{self, Refusal};
 use super::{Snapshot, render};
 use crate::config::MetricsListen;
+use crate::confine::{self, Class};
 use crate::control::ask::Asker;
 use crate::control::{Order, OrderSink, Reply};
 use crate::limits::{CONTROL_ACCEPT_BACKOFF, METRICS_CLIENT_TIMEOUT, METRICS_HEADER_MAX};
@@ -77,7 +78,7 @@ impl Server {
             Listener::Unix(listener) => Listener::Unix(listener.try_clone().map_err(system)?),
             Listener::Tcp(listener) => Listener::Tcp(listener.try_clone().map_err(system)?),
         };
-        let serve = move || loop {
+        let mut serve = move || {
             let served = match &listener {
                 Listener::Unix(listener) => {
                     listener.accept().map(|(mut one, _)| desk.serve(&mut one))
@@ -95,7 +96,13 @@ impl Server {
                 }
             }
         };
-        std::thread::Builder::new().name("metrics".to_owned()).spawn(serve).map_err(system)?;
+        let life = move || {
+            confine::enter(Class::Metrics);
+            loop {
+                serve();
+            }
+        };
+        std::thread::Builder::new().name("metrics".to_owned()).spawn(life).map_err(system)?;
         Ok(())
     }
 

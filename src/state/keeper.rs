@@ -9,6 +9,7 @@ use std::thread;
 use super::document::Owner;
 use super::kept::Kept;
 use super::store::{StateError, Store};
+use crate::confine::{self, Class};
 
 /// What the thread is asked for.
 #[derive(Debug)]
@@ -37,7 +38,10 @@ impl Keeper {
     /// each wish and in their order.
     pub fn start(directory: PathBuf, done: impl Fn(Done) + Send + 'static) -> io::Result<Keeper> {
         let (wishes, queue) = channel();
-        let keep = move || keep(&directory, &queue, &done);
+        let keep = move || {
+            confine::enter(Class::State);
+            keep(&directory, &queue, &done);
+        };
         thread::Builder::new().name("state".to_owned()).spawn(keep)?;
         Ok(Keeper { wishes })
     }

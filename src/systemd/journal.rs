@@ -32,6 +32,14 @@ pub fn last_words(words: impl Display) {
     let _ = io::Write::write_fmt(&mut stderr, format_args!("{line}\n"));
 }
 
+/// What goes before an error on stderr that is written by other means, for the journal's sake.
+pub fn error_prefix() -> &'static str {
+    match is_connected(&|name| std::env::var_os(name), io::stderr()) {
+        true => "<3>",
+        false => "",
+    }
+}
+
 /// Where the journal takes datagrams.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
 

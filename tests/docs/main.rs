@@ -1,6 +1,7 @@
 //! Documentation that says what the source says, held against it: the log's lines, the settings,
 //! and the index.
 
+mod confinement;
 mod index;
 mod logs;
 mod settings;

@@ -43,7 +43,7 @@ fn documented() -> BTreeMap<Key, Row> {
 fn known() -> Vec<Key> {
     let source = read("src/config/file.rs");
     let mut keys = Vec::new();
-    for table in ["Backend", "Lun", "Iscsi", "Discovery", "Metrics", "Path"] {
+    for table in ["Backend", "Lun", "Iscsi", "Discovery", "Metrics", "Confinement", "Path"] {
         let start = format!("struct {table}Table {{");
         let body = source.split(&start).nth(1).expect(table);
         let body = body.split('}').next().unwrap_or_default();

@@ -40,6 +40,7 @@ pub struct Setup {
     lun: String,
     backend: String,
     metrics: String,
+    confinement: String,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
     listed: bool,
@@ -66,6 +67,12 @@ impl Setup {
     /// With metrics served there.
     pub fn metrics(mut self, listen: &str) -> Self {
         self.metrics = format!("[metrics]\nlisten = \"{listen}\"\n");
+        self
+    }
+
+    /// With lines of the configuration's `[confinement]`.
+    pub fn confinement(mut self, lines: &str) -> Self {
+        self.confinement = format!("[confinement]\n{lines}\n");
         self
     }
 
@@ -347,11 +354,11 @@ fn command(setup: &Setup, inherited: Option<Inherited>, dir: &Path) -> Command {
             false => _ = command.args(["--path", &address]),
         }
     }
-    let settings = [&setup.backend, &setup.lun, &setup.metrics, &paths];
+    let settings = [&setup.backend, &setup.lun, &setup.metrics, &setup.confinement, &paths];
     if settings.iter().any(|text| !text.is_empty()) {
         let file = dir.join("config.toml");
-        let text =
-            format!("[backend]\n{}\n[lun]\n{}\n{}{paths}", setup.backend, setup.lun, setup.metrics);
+        let [backend, lun, metrics, confinement, paths] = settings;
+        let text = format!("[backend]\n{backend}\n[lun]\n{lun}\n{metrics}{confinement}{paths}");
         std::fs::write(&file, text).expect("the configuration can be written");
         command.arg("--config").arg(file);
     }

@@ -21,6 +21,7 @@
 
 mod access;
 mod backend;
+mod confinement;
 mod control;
 mod doctor;
 mod driver;

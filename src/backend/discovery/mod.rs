@@ -23,7 +23,6 @@ pub mod watched;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::EventFd;
@@ -31,6 +30,7 @@ use vmm_sys_util::eventfd::EventFd;
 use self::scan::{Candidate, Rules, Scanner};
 use self::watched::Watched;
 use super::waiting::Waiting;
+use crate::confine::{Class, Foreman};
 use crate::engine::mailbox::{Mail, Post, mailbox};
 use crate::limits::{
     RESCAN_AFTER_EVENT, RESCAN_INTERVAL, RESCAN_INTERVAL_DEAF, WATCH_INTERVAL, WATCH_INTERVAL_IDLE,
@@ -78,6 +78,7 @@ pub struct Host {
     rules: Option<Rules>,
     news: Post<HostNews>,
     stop: EventFd,
+    foreman: Foreman,
     thread: Option<Post<ToHost>>,
     connected: bool,
 }
@@ -89,8 +90,9 @@ impl Host {
         rules: Option<Rules>,
         news: Post<HostNews>,
         stop: EventFd,
+        foreman: Foreman,
     ) -> io::Result<Self> {
-        let mut host = Host { roots, rules, news, stop, thread: None, connected: false };
+        let mut host = Host { roots, rules, news, stop, foreman, thread: None, connected: false };
         if host.rules.is_some() {
             host.start()?;
         }
@@ -122,17 +124,21 @@ impl Host {
 
     fn start(&mut self) -> io::Result<()> {
         let (post, orders) = mailbox()?;
-        let thread = Thread {
+        let mut thread = Thread {
             scanner: Scanner::new(self.roots.clone(), self.rules.clone()),
             watched: Watched::new(self.roots.clone()),
-            listener: listener(),
+            listener: None,
             orders,
             news: self.news.clone(),
             stop: self.stop.try_clone()?,
             connected: self.connected,
             plan: Plan::default(),
         };
-        thread::Builder::new().name("host".to_owned()).spawn(move || thread.run())?;
+        self.foreman.spawn(Class::Host, "host", move || {
+            // Here, where sockets may be made.
+            thread.listener = listener();
+            thread.run();
+        })?;
         self.thread = Some(post);
         Ok(())
     }

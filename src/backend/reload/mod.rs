@@ -21,13 +21,14 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::thread;
 
 use self::plan::{Known, plan};
+use super::fence::Bounds;
 use super::members::Member;
 use super::{BackendError, run};
 use crate::config::Config;
 use crate::config::reread::CommandLine;
+use crate::confine::{Class, Foreman};
 use crate::control::{Reply, ReplyTo};
 use crate::engine::Manager;
 use crate::engine::mailbox::{Mail, Post, mailbox};
@@ -52,6 +53,8 @@ pub struct Reloads {
     /// What is in force, but for what was kept.
     config: Arc<Config>,
     options: OpenOptions,
+    bounds: Bounds,
+    foreman: Foreman,
     post: Post<Result<Reread, String>>,
     mail: Mail<Result<Reread, String>>,
     /// SIGHUP writes to its other end. Without a file nobody does, and there is none to wait on.
@@ -69,7 +72,9 @@ impl Reloads {
         source: Option<CommandLine>,
         config: &Config,
         options: OpenOptions,
+        bounds: Bounds,
         hangups: Option<UnixStream>,
+        foreman: Foreman,
     ) -> std::io::Result<Self> {
         if let Some(hangups) = &hangups {
             hangups.set_nonblocking(true)?;
@@ -79,6 +84,8 @@ impl Reloads {
             source,
             config: Arc::new(config.clone()),
             options,
+            bounds,
+            foreman,
             post,
             mail,
             hangups,
@@ -132,11 +139,14 @@ impl Reloads {
             return self.post.send(Err(why.to_owned()));
         };
         let (old, known) = (Arc::clone(&self.config), known(manager, members));
-        let (options, post) = (self.options.clone(), self.post.clone());
+        let (options, bounds) = (self.options.clone(), self.bounds.clone());
+        let post = self.post.clone();
         let reads = move || {
-            post.send(read(&source, &old, &known, options).map_err(|error| error.to_string()));
+            post.send(
+                read(&source, &old, &known, options, &bounds).map_err(|error| error.to_string()),
+            );
         };
-        if let Err(error) = thread::Builder::new().name("reload".to_owned()).spawn(reads) {
+        if let Err(error) = self.foreman.spawn(Class::Opener, "reload", reads) {
             self.post.send(Err(format!("no thread to read it: {error}")));
         }
     }
@@ -193,6 +203,7 @@ fn read(
     old: &Config,
     known: &[Known],
     mut options: OpenOptions,
+    bounds: &Bounds,
 ) -> Result<Reread, Box<dyn std::error::Error>> {
     let config = source.reread()?;
     if config.paths.is_empty() && !run::discovers(old) {
@@ -200,7 +211,7 @@ fn read(
     }
     options.sg.path_timeout = config.lun.path_timeout;
     let plan = plan(old, &config, known)?;
-    let open = |(_, config)| Member::open(config, &options);
+    let open = |(_, config)| Member::open_within(bounds, config, &options);
     let opened = plan.add.iter().map(|(name, config)| (name, config)).map(open);
     let opened = opened.collect::<Result<Vec<_>, _>>()?;
     Ok(Reread { config, opened })

@@ -102,6 +102,7 @@ fn kept(old: &Config, new: &Config) -> Vec<String> {
         ("[iscsi]", old.iscsi != new.iscsi),
         ("[discovery]", old.discovery != new.discovery),
         ("metrics.listen", old.metrics != new.metrics),
+        ("[confinement]", old.confinement != new.confinement),
     ];
     compared.iter().filter(|(_, differs)| *differs).map(|(name, _)| (*name).to_owned()).collect()
 }

@@ -18,6 +18,9 @@ impl PortChannel {
         let answer = match call.start() {
             Start::Ended(answer) => answer,
             start => match &mut self.engine {
+                Engine::Inline if call.may_keep(&start) => {
+                    return self.delegate(ticket, task, start);
+                }
                 Engine::Inline => run_here(&call, &start, &self.gauge),
                 Engine::Ring(engine) => {
                     let ring = &mut engine.ring;

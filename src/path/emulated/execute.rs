@@ -9,7 +9,9 @@ use super::table::{self, Allowed, Command, Run};
 use crate::buffer::Segments;
 use crate::path::{Answer, Task};
 use crate::scsi::alua::AccessState;
-use crate::scsi::opcode::{READ_CAPACITY_10, SERVICE_ACTION_IN_16, TEST_UNIT_READY};
+use crate::scsi::opcode::{
+    PERSISTENT_RESERVE_OUT, READ_CAPACITY_10, SERVICE_ACTION_IN_16, TEST_UNIT_READY,
+};
 use crate::scsi::{Asc, Cdb, SenseKey, Status};
 
 /// A command at the device server, with the nexus it came through.
@@ -77,6 +79,13 @@ impl<'a> Call<'a> {
             // Those belong to the engine, which gets them from `begin`.
             Run::Read | Run::Write | Run::Sync => Err(Refusal::illegal(Asc::INVALID_OPCODE)),
         })
+    }
+
+    /// True where it may write a file beside the image, which no lane does.
+    pub(super) fn may_keep(&self, start: &Start) -> bool {
+        matches!(start, Start::Work(_))
+            && self.cdb.opcode() == PERSISTENT_RESERVE_OUT
+            && self.array().reservations.are_in_a_file()
     }
 
     /// The answer of this command.

@@ -1,7 +1,7 @@
 //! The helper: a thread that runs what may wait for a disk, so that no lane does.
 //!
-//! One per array, begun with the first piece of work, gone with the array. One is enough: plain
-//! reads and writes go around it, and what comes here is rare. Work on memory never comes here.
+//! One per array, begun and gone with it. One is enough: plain reads and writes go around it, and
+//! what comes here is rare. Work on memory never comes here, but for what is kept in a file.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,6 +12,7 @@ use super::lock;
 use super::port::PortState;
 use super::table::Command;
 use crate::buffer::Segments;
+use crate::confine::{self, Class};
 use crate::ids::AttemptId;
 use crate::path::Answer;
 use crate::path::waker::Waker;
@@ -94,8 +95,21 @@ impl Mailbox {
 }
 
 /// The array's end of its helper.
-#[derive(Debug, Default)]
-pub(super) struct Helper(Mutex<Option<Sender<Work>>>);
+#[derive(Debug)]
+pub(super) struct Helper(Option<Sender<Work>>);
+
+impl Default for Helper {
+    /// Starts the thread: those who need it later may start none.
+    fn default() -> Self {
+        let (to, from) = channel();
+        let thread = std::thread::Builder::new().name("emulated-array".to_owned());
+        let started = thread.spawn(move || {
+            confine::enter(Class::Array);
+            serve(&from);
+        });
+        Helper(started.is_ok().then_some(to))
+    }
+}
 
 impl Helper {
     /// Hands a job over. False when the host has no thread for it.
@@ -116,15 +130,7 @@ impl Helper {
     }
 
     fn send(&self, work: Work) -> bool {
-        let mut helper = lock(&self.0);
-        if helper.is_none() {
-            let (to, from) = channel();
-            let thread = std::thread::Builder::new().name("emulated-array".to_owned());
-            if thread.spawn(move || serve(&from)).is_ok() {
-                *helper = Some(to);
-            }
-        }
-        helper.as_ref().is_some_and(|helper| helper.send(work).is_ok())
+        self.0.as_ref().is_some_and(|helper| helper.send(work).is_ok())
     }
 }
 

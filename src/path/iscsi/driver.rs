@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Plan;
 use super::flights::{Flights, fate, vendor};
 use super::link::Link;
+use super::look_up::LookUp;
 use super::mailbox::{ChannelId, Job, Mailbox, Message};
 use super::proof::Proofs;
 use super::pulse::Backoff;
@@ -22,6 +23,7 @@ use crate::path::{Ended, Failure, Fate, Reach, TransportEvent};
 pub(super) struct Driver {
     pub(super) plan: Plan,
     pub(super) mailbox: Arc<Mailbox>,
+    pub(super) look_up: LookUp,
     channels: BTreeMap<ChannelId, Arc<Outbox>>,
     /// Not handed to libiscsi: certainly not sent.
     waiting: VecDeque<Job>,
@@ -45,11 +47,12 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(plan: Plan, mailbox: Arc<Mailbox>) -> Self {
+    pub(super) fn new(plan: Plan, mailbox: Arc<Mailbox>, look_up: LookUp) -> Self {
         Driver {
             proofs: Proofs::new(plan.relogin_is_proof),
             plan,
             mailbox,
+            look_up,
             channels: BTreeMap::new(),
             waiting: VecDeque::new(),
             flights: Flights::default(),

@@ -10,13 +10,11 @@
 //! ```
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::driver::Driver;
-use super::mailbox::Message;
 use super::pulse::{Beat, Pulse};
 use super::shim_sys::{Login, Wire};
 use crate::limits::{
@@ -119,7 +117,7 @@ impl Driver {
         self.look_up(host, port, now);
     }
 
-    /// Looks `host` up: at once where it is a number, else in a thread of its own, since the
+    /// Looks `host` up: at once where it is a number, else in the thread for that, since the
     /// system's look-up blocks.
     fn look_up(&mut self, host: String, port: u16, now: Instant) {
         self.link = Link::Resolving { deadline: now + ISCSI_LOGIN_TIMEOUT };
@@ -127,15 +125,7 @@ impl Driver {
         if let Ok(address) = host.parse::<IpAddr>() {
             return self.resolved(round, Ok(vec![SocketAddr::new(address, port)]), now);
         }
-        let mailbox = Arc::clone(&self.mailbox);
-        let look_up = move || {
-            let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-            // Nobody is left to hear it when the path has been closed.
-            let _ = mailbox.post(Message::Resolved(round, found));
-        };
-        if let Err(error) = std::thread::Builder::new().name("look-up".to_owned()).spawn(look_up) {
-            self.not_logged_in(&format!("no thread to look the host's name up: {error}"), now);
-        }
+        self.look_up.address_of(round, host, port);
     }
 
     /// The look-up has ended.
@@ -261,7 +251,7 @@ impl Driver {
         if let Some(session) = self.proofs.logged_in(session, portal) {
             self.tell(TransportEvent::Proven { session });
         }
-        self.mailbox.set_numa_node(crate::path::nic::node_towards(portal.ip()));
+        self.look_up.card_towards(portal.ip());
         self.tell_up(since);
     }
 
@@ -325,7 +315,14 @@ fn plain(note: &str) -> String {
     let note = note.strip_prefix("iscsi_service: ").unwrap_or(note);
     // Log messages have the target's name behind them.
     let note = note.split_once(" [").map_or(note, |(note, _)| note).trim_end_matches('.');
-    if note.is_empty() { "the target closed the connection".to_owned() } else { note.to_owned() }
+    match note {
+        "" => "the target closed the connection".to_owned(),
+        // As a rule it has been redirected: the port of the address is allowed.
+        note if note.contains("Permission denied") => {
+            format!("{note}; is the port in confinement.allow_ports?")
+        }
+        note => note.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -337,5 +334,9 @@ mod tests {
         let note = "iscsi_service: socket error Connection refused(111). [iqn.x:y]";
         assert_eq!(plain(note), "socket error Connection refused(111)");
         assert_eq!(plain(""), "the target closed the connection");
+        let refused = plain("Failed to connect to 192.0.2.1: Permission denied(13)");
+        assert!(
+            refused.ends_with("Permission denied(13); is the port in confinement.allow_ports?")
+        );
     }
 }

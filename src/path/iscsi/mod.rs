@@ -14,7 +14,7 @@
 //! ```
 //!
 //! **One session, one thread.** A session per lane would multiply registrations and logins at the
-//! array. The thread never blocks but in poll; names are looked up by a helper thread.
+//! array. The thread never blocks but in poll; what it asks of the host, a helper thread answers.
 //!
 //! **The only way to take a command back is to end the session.** What is queued of a cancelled
 //! command goes on pointing at its memory inside libiscsi, and an ABORT TASK says nothing about
@@ -40,6 +40,7 @@
 //! | `mailbox.rs` | between channels and thread |
 //! | `driver.rs` | the thread |
 //! | `link.rs` | resolve, connect, log in, log out |
+//! | `look_up.rs` | the helper thread: names, network cards |
 //! | `flights.rs` | commands inside libiscsi |
 //! | `pulse.rs` | is the target alive; when to log in again |
 //! | `proof.rs` | which sessions are proven dead |
@@ -50,6 +51,7 @@ mod driver;
 mod flights;
 mod identity;
 mod link;
+mod look_up;
 mod mailbox;
 mod proof;
 mod pulse;
@@ -65,10 +67,12 @@ use thiserror::Error;
 pub use self::channel::IscsiChannel;
 use self::driver::Driver;
 use self::identity::Credentials;
+use self::look_up::LookUp;
 use self::mailbox::{Mailbox, Message};
 use super::address::IscsiAddress;
 use super::any::{IscsiSettings, OpenMode, ReloginIsProof};
 use super::{TransferLimits, Transport, TransportEvent};
+use crate::confine::{self, Class};
 use crate::limits::ISCSI_TRANSFER_MAX;
 use crate::scsi::reservation::TransportId;
 
@@ -135,7 +139,11 @@ impl IscsiPath {
         let mailbox = Arc::new(Mailbox::new()?);
         let inside = Arc::clone(&mailbox);
         // Made where it is used: a libiscsi context belongs to one thread.
-        let life = move || Driver::new(plan, inside).run();
+        let look_up = LookUp::start(&mailbox)?;
+        let life = move || {
+            confine::enter(Class::Iscsi);
+            Driver::new(plan, inside, look_up).run();
+        };
         let name = format!("iscsi {}", address.short_name());
         // The kernel keeps fifteen bytes of a thread's name.
         let name = name.chars().take(15).collect();

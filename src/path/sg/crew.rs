@@ -15,21 +15,27 @@ use super::ioctl_sys;
 use super::kernel::{Engine, Kernel};
 use super::node::Kind;
 use super::shared::{Device, Link, Shared};
+use crate::confine::{self, Class};
 use crate::limits::{SG_STACK, SG_THREADS_MAX};
 use crate::path::outbox::lock;
 use crate::path::{Failure, Fate, Reach};
 
-/// Starts a thread of the path.
+/// Starts the first thread of the path.
 pub(super) fn hire<K: Kernel>(shared: &Arc<Shared<K>>) -> std::io::Result<()> {
+    start(shared, || confine::enter(Class::SgHand))
+}
+
+/// Starts a thread that begins with `confined`.
+fn start<K: Kernel>(shared: &Arc<Shared<K>>, confined: fn()) -> std::io::Result<()> {
     let inside = Arc::clone(shared);
     // The kernel keeps fifteen bytes of a thread's name.
     let leaf = shared.node.file_name().unwrap_or_default().to_string_lossy();
     let name = format!("sg {leaf}").chars().take(15).collect();
     lock(&shared.state).threads += 1;
-    let spawned = std::thread::Builder::new()
-        .name(name)
-        .stack_size(SG_STACK)
-        .spawn(move || Hand { shared: inside, bounce: Bounce::default(), own: None }.work());
+    let spawned = std::thread::Builder::new().name(name).stack_size(SG_STACK).spawn(move || {
+        confined();
+        Hand { shared: inside, bounce: Bounce::default(), own: None }.work();
+    });
     if spawned.is_err() {
         lock(&shared.state).threads -= 1;
     }
@@ -48,7 +54,8 @@ impl<K: Kernel> Hand<K> {
     fn work(mut self) {
         ioctl_sys::block_signals();
         while let Some((flight, device, alone)) = self.next() {
-            if alone && let Err(error) = hire(&self.shared) {
+            // It inherits the filter of this one: a second of the same would only cost time.
+            if alone && let Err(error) = start(&self.shared, || ()) {
                 self.shared.say_short(&error);
             }
             self.carry(flight, &device);

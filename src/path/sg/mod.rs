@@ -86,6 +86,7 @@ use self::shared::{Link, Shared};
 use super::address::HostAddress;
 use super::outbox::lock;
 use super::{TransferLimits, Transport, TransportEvent};
+use crate::confine::{self, Class};
 use crate::limits::{SG_TIMEOUT_MARGIN, SG_TRANSFER_MAX};
 
 /// What host devices are opened with.
@@ -169,7 +170,10 @@ fn start<K: Kernel>(shared: Shared<K>) -> io::Result<Arc<Shared<K>>> {
     crew::hire(&shared)?;
     let inside = Arc::clone(&shared);
     let keeper = std::thread::Builder::new().name("sg keeper".to_owned());
-    if let Err(error) = keeper.spawn(move || keeper::keep(&inside)) {
+    if let Err(error) = keeper.spawn(move || {
+        confine::enter(Class::SgKeeper);
+        keeper::keep(&inside);
+    }) {
         shared.close();
         return Err(error);
     }

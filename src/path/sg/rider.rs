@@ -14,6 +14,7 @@ use super::flight::{Flight, Stage};
 use super::ioctl_sys;
 use super::kernel::{Kernel, Ring};
 use super::shared::{Device, Shared};
+use crate::confine::{self, Class};
 use crate::limits::{SG_RING_DEPTH, SG_STACK, SG_THREADS_MAX};
 
 /// Starts the thread of a device that has just been installed.
@@ -25,7 +26,11 @@ pub(super) fn hire<K: Kernel>(
     let (shared, device) = (Arc::clone(shared), Arc::clone(device));
     let rider = Rider { shared, device, ring, riding: 0, spare: Vec::new() };
     let thread = std::thread::Builder::new().name("sg ring".to_owned()).stack_size(SG_STACK);
-    thread.spawn(move || rider.work()).map(drop)
+    let life = move || {
+        confine::enter(Class::SgRing);
+        rider.work();
+    };
+    thread.spawn(life).map(drop)
 }
 
 struct Rider<K: Kernel> {

@@ -32,6 +32,11 @@ impl Reservations {
     pub(in crate::path::emulated) fn new(keep: Keep, persistent: State) -> Self {
         Reservations { keep, now: Mutex::new(Now { persistent, reserved_by: None }) }
     }
+
+    /// True where what lasts is in a file.
+    pub(in crate::path::emulated) fn are_in_a_file(&self) -> bool {
+        matches!(self.keep, Keep::File(_))
+    }
 }
 
 impl Now {
