@@ -267,7 +267,7 @@ def core(lab):
     ns = statistics.median((seconds(many) - seconds(few)) / (many - few) * 1e9 for _ in range(lab.options.rounds))
     counted = ""
     if sides.output("valgrind", "--version"):
-        done = subprocess.run([sides.PROJECT / "benches" / "instructions", "--json"], capture_output=True, text=True,
+        done = subprocess.run([sides.PROJECT / "benches" / "instructions", "--json", "--no-build"], capture_output=True, text=True,
                               timeout=300, check=True)
         lab.results["figures"]["instructions"] = json.loads(done.stdout)
         counted = f", {lab.results['figures']['instructions']['core']:.0f} instructions"

@@ -142,7 +142,7 @@ fn ranges_are_those_of_the_source() {
         assert!(out(&show(number(least) - step)), "{key:?}: less than {least}");
         assert!(out(&show(number(most) + step)), "{key:?}: more than {most}");
     }
-    assert_eq!(ranges, 9);
+    assert_eq!(ranges, 10);
 }
 
 #[test]
