@@ -1,6 +1,6 @@
 //! A memory-backed image, mapped for reading: data goes to the guest's memory by one copy in the
 //! lane, without a system call. In random reads of 4 KiB the call was more than half of what a
-//! command cost: finding the page takes longer than copying it.
+//! command cost: finding the page takes about as long as copying it.
 //!
 //! Only pages that are there are read so. To touch one that is not would allocate it, and reading
 //! a sparse image would fill the host's memory. Which pages are there is a hint: found out once per
