@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vhost_user_scsi_mpath::buffer::OwnedBuffer;
+use vhost_user_scsi_mpath::buffer::{OwnedBuffer, Segments};
 use vhost_user_scsi_mpath::completion::{Outcome, Owed, Response};
 use vhost_user_scsi_mpath::engine::{Deadlines, Driven, Guest, Lane, Manager, Request};
 use vhost_user_scsi_mpath::ids::{LaneId, RingIndex};
@@ -50,7 +50,7 @@ impl Guest for Writer {
         Some(Owed::new(RingIndex(2), self.left))
     }
 
-    fn complete(&mut self, owed: Owed, outcome: &Outcome) {
+    fn complete(&mut self, owed: Owed, outcome: &Outcome, _: &Segments) {
         assert_eq!((outcome.response, outcome.status), (Response::Ok, Status::GOOD));
         owed.settle();
         self.answered += 1;
