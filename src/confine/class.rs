@@ -113,7 +113,7 @@ impl Class {
             Class::Array => &[WAITING, READING, WRITING, REMOVING, TRANSFERS],
             Class::SgKeeper => &[WAITING, READING, NODES, SCSI, RINGS],
             Class::SgHand => &[WAITING, READING, NODES, SCSI],
-            Class::SgRing => &[WAITING, RINGS],
+            Class::SgRing => &[WAITING, RINGS, READING],
         }
     }
 
@@ -121,12 +121,9 @@ impl Class {
     pub(super) fn refused(self) -> &'static [Call] {
         match self {
             Class::Iscsi => NO_CACHE,
-            Class::Main
-            | Class::Protocol
-            | Class::Lane
-            | Class::Control
-            | Class::Metrics
-            | Class::SgRing => NO_FILES,
+            Class::Main | Class::Protocol | Class::Lane | Class::Control | Class::Metrics => {
+                NO_FILES
+            }
             _ => &[],
         }
     }

@@ -198,6 +198,8 @@ pub(super) fn block_signals() {
     unsafe {
         let mut all: libc::sigset_t = mem::zeroed();
         libc::sigfillset(&raw mut all);
+        // Of a call that it may not make the thread itself is to tell.
+        libc::sigdelset(&raw mut all, libc::SIGSYS);
         libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
     }
 }
