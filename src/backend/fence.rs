@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::config::{Config, Landlock, Listen, MetricsListen, PathConfig, Seccomp};
 use crate::confine::fence::{Access, Enforced, Fence, FenceError};
 use crate::confine::{self, ConfineError, Violation};
+use crate::front;
 use crate::path::address::Address;
 use crate::systemd::journal;
 
@@ -19,7 +20,7 @@ const ISCSI_PORT: u16 = 3260;
 /// Where names are asked for by TCP, when the answer is long.
 const DNS_PORT: u16 = 53;
 /// Where the C library looks names up: files, code for more, and where the first lead to.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "/etc",
     "/lib",
     "/lib64",
@@ -29,8 +30,17 @@ const NAMES: [&str; 10] = [
     "/run/systemd/userdb",
     "/run/resolvconf",
     "/run/NetworkManager",
+    "/run/netconfig",
     "/var/lib/sss",
 ];
+/// Of these, some are links to files elsewhere.
+const LEADING: [&str; 3] = ["/etc/resolv.conf", HOSTS, "/etc/nsswitch.conf"];
+/// Who may read it may look names up.
+const HOSTS: &str = "/etc/hosts";
+/// Where the host's initiator has its name.
+const INITIATOR_NAME: &str = "/etc/iscsi/initiatorname.iscsi";
+/// The version of Landlock that has ports.
+const PORTS_SINCE: u32 = 4;
 /// What the host says of itself and of its devices; which process has a lock.
 const HOST: [&str; 5] = ["/sys", "/proc", "/etc/machine-id", "/etc/iscsi", "/dev/urandom"];
 
@@ -70,15 +80,18 @@ pub enum FencingError {
     /// A name, where none was to be looked up.
     #[error(
         "{0} cannot be looked up: no path of the start had a name to look up; write its address, or \
-         set confinement.allow_files = [\"/etc\", \"/lib\", \"/usr/lib\", \"/run\"] and start the \
-         backend again"
+         set confinement.allow_files = [\"/etc\"] and start the backend again"
     )]
     Name(String),
 }
 
 /// What the process may reach; everything, where it is not fenced in.
 #[derive(Clone, Debug, Default)]
-pub struct Bounds(Option<Fence>);
+pub struct Bounds {
+    fence: Option<Fence>,
+    /// Whether the kernel holds the fence's ports, too.
+    ports: bool,
+}
 
 /// Confines the process as `config` says. To be called before there is another thread, once;
 /// `file` is the configuration's. Who only checks makes no directory.
@@ -95,10 +108,15 @@ pub fn close(config: &Config, file: Option<&Path>, serves: bool) -> Result<Bound
         // What is not there cannot be allowed. Who keeps state there tells of a failure.
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(directory);
     }
-    let bounds = Bounds::of(config, file);
-    if let Some(fence) = &bounds.0 {
-        tell(&fence.close()?, config.confinement.landlock)?;
+    let mut bounds = Bounds::of(config, file);
+    if let Some(fence) = &bounds.fence {
+        let enforced = fence.close()?;
+        tell(&enforced, config.confinement.landlock)?;
+        // What the kernel lets through is not refused by us.
+        bounds.ports = enforced.version.is_some_and(|version| version >= PORTS_SINCE);
+        bounds.fence = bounds.fence.filter(|_| enforced.version.is_some());
     }
+    front::spin::processors();
     let violation = match config.confinement.seccomp {
         Seccomp::Kill => Some(Violation::Kill),
         Seccomp::Log => Some(Violation::Log),
@@ -130,7 +148,7 @@ impl Bounds {
     /// What `config` names.
     fn of(config: &Config, file: Option<&Path>) -> Self {
         if config.confinement.landlock == Landlock::Off {
-            return Bounds(None);
+            return Bounds::default();
         }
         let mut fence = Fence::default();
         let mut allow = |path: &Path, access| fence.files.push((path.to_owned(), access));
@@ -139,9 +157,13 @@ impl Bounds {
         if let Ok(program) = std::env::current_exe() {
             allow(&program, Access::Read);
         }
-        for file in file.into_iter().chain(config.iscsi.secret_file.as_deref()) {
-            // Its directory: whoever changes it may put another in its place.
+        let secrets = config.iscsi.secret_file.as_deref();
+        for file in file.into_iter().chain(secrets).chain([Path::new(INITIATOR_NAME)]) {
+            // Its directory: whoever changes it may put another in its place. And where it leads to.
             allow(folder(file), Access::Read);
+            if let Ok(target) = file.canonicalize() {
+                allow(folder(&target), Access::Read);
+            }
         }
         let backend = &config.backend;
         let listens = match &backend.listen {
@@ -162,16 +184,24 @@ impl Bounds {
             allow(Path::new("/dev"), Access::Devices);
         }
         for path in &config.confinement.allow_files {
-            allow(path, Access::All);
+            match path.exists() {
+                true => allow(path, Access::All),
+                false => log::warn!(
+                    "confinement.allow_files: {} is not there, and will not be allowed when it is",
+                    path.display()
+                ),
+            }
         }
         let is_name = |group: &str| !group.is_empty() && group.parse::<u32>().is_err();
-        let mut names = is_name(&backend.socket_group);
+        let mut names = is_name(&backend.socket_group) || fence.permits(HOSTS.as_ref(), Access::All);
         for address in config.paths.iter().filter_map(|path| path.address.parse().ok()) {
             names |= allow_path(&mut fence, &address);
         }
         if names {
             let names = NAMES.iter().map(|path| (PathBuf::from(path), Access::Read));
             fence.files.extend(names);
+            let lead = LEADING.iter().filter_map(|file| Path::new(file).canonicalize().ok());
+            fence.files.extend(lead.map(|file| (folder(&file).to_owned(), Access::Read)));
             fence.connect.push(DNS_PORT);
         }
         fence.connect.extend([ISCSI_PORT].iter().chain(&config.confinement.allow_ports));
@@ -181,12 +211,12 @@ impl Bounds {
         let notify = std::env::var_os("NOTIFY_SOCKET");
         fence.abstract_sockets =
             notify.is_some_and(|name| name.as_encoded_bytes().starts_with(b"@"));
-        Bounds(Some(fence))
+        Bounds { fence: Some(fence), ports: true }
     }
 
     /// Whether a path may be opened; where not, what would allow it.
     pub fn permit(&self, path: &PathConfig) -> Result<(), FencingError> {
-        let Some(fence) = &self.0 else { return Ok(()) };
+        let Some(fence) = &self.fence else { return Ok(()) };
         // One that is none is refused elsewhere.
         let Ok(address) = path.address.parse::<Address>() else { return Ok(()) };
         let file = |wanted: &Path, access, setting: &Path| match fence.permits(wanted, access) {
@@ -204,11 +234,11 @@ impl Bounds {
                 (place, access) => file(place, access, &emulated.image),
             },
             Address::Iscsi(iscsi) => {
-                if !fence.connect.contains(&iscsi.port) {
+                if self.ports && !fence.connect.contains(&iscsi.port) {
                     return Err(FencingError::Port(iscsi.port));
                 }
                 let named = iscsi.host.parse::<IpAddr>().is_err();
-                match named && !fence.permits(Path::new("/etc/hosts"), Access::Read) {
+                match named && !fence.permits(HOSTS.as_ref(), Access::Read) {
                     true => Err(FencingError::Name(iscsi.host.clone())),
                     false => Ok(()),
                 }

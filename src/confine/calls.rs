@@ -69,6 +69,8 @@ const SOCK_STREAM: u64 = libc::SOCK_STREAM as u64;
 // Of these the C libraries have different types.
 const TCGETS: u64 = 0x5401;
 const FIONREAD: u64 = 0x541B;
+const SIOCGIFINDEX: u64 = 0x8933;
+const SIOCGIFNAME: u64 = 0x8910;
 const FIONBIO: u64 = 0x5421;
 const SG_IO: u64 = 0x2285;
 const SG_GET_SG_TABLESIZE: u64 = 0x227F;
@@ -120,6 +122,7 @@ pub(super) const RUNTIME: &[Call] = calls![
     SYS_sendmsg,
     // Every close of a descriptor in a debug build looks first.
     SYS_fcntl[Is(1, libc::F_GETFD as u64)],
+    SYS_fcntl[Is(1, libc::F_SETFD as u64)],
 ];
 
 /// Waiting for descriptors, and waking others up.
@@ -230,7 +233,6 @@ pub(super) const SOCKETS: &[Call] = calls![
     SYS_ioctl[Is(1, FIONBIO)],
     SYS_fcntl[Is(1, libc::F_GETFL as u64)],
     SYS_fcntl[Is(1, libc::F_SETFL as u64)],
-    SYS_fcntl[Is(1, libc::F_SETFD as u64)],
 ];
 
 /// Connecting to a target by TCP.
@@ -249,6 +251,11 @@ pub(super) const LIBISCSI: &[Call] = calls![
     SYS_newfstatat,
     SYS_socket[Is(0, AF_NETLINK), Is(2, libc::NETLINK_ROUTE as u64)],
     SYS_bind,
+    // Where it takes CHAP's digest from libgcrypt, that asks whether FIPS is in force.
+    SYS_faccessat,
+    SYS_faccessat2,
+    #[cfg(target_arch = "x86_64")]
+    SYS_access,
 ];
 
 /// Answered with an error, and no reason to end: the C library asks its cache of names on the way
@@ -278,6 +285,9 @@ pub(super) const NAMES: &[Call] = calls![
     SYS_getegid,
     SYS_getgid,
     SYS_ioctl[Is(1, FIONREAD)],
+    // A resolver's address may name an interface: fe80::1%eth0.
+    SYS_ioctl[Is(1, SIOCGIFINDEX)],
+    SYS_ioctl[Is(1, SIOCGIFNAME)],
     SYS_mmap[Bits(2, PROT_EXEC | PROT_WRITE, PROT_EXEC)],
 ];
 

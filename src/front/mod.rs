@@ -57,7 +57,7 @@ pub mod rings;
 pub mod serve;
 pub mod session;
 mod socket_sys;
-mod spin;
+pub mod spin;
 mod stop;
 #[cfg(test)]
 mod testing;

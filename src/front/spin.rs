@@ -10,6 +10,7 @@
 //! very processor. At most half of the processors are kept busy by looking, however many lanes
 //! there are; with one processor nobody looks.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +22,13 @@ const LOOKS: u32 = 8;
 
 /// Threads that are looking now.
 static LOOKING: AtomicUsize = AtomicUsize::new(0);
+
+/// Processors that this process may use, by its affinity and its quota. To be asked once before
+/// threads are confined: a lane may not read what its quota is.
+pub fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
+}
 
 /// How long one thread looks before it sleeps.
 #[derive(Debug)]
@@ -36,8 +44,7 @@ pub struct Spin {
 impl Spin {
     /// For `most` at most; not at all where that is zero, or where there is one processor.
     pub fn new(most: Duration) -> Self {
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        Spin { most, now: Duration::ZERO, threads: processors / 2 }
+        Spin { most, now: Duration::ZERO, threads: processors() / 2 }
     }
 
     /// Looks until `is_there` or the time is up; true when it is there.

@@ -179,3 +179,12 @@ pub fn signal(pid: u32, signal: i32) {
     reason = "not every test program that shares this file sends all of them"
 )]
 pub use libc::{SIGHUP, SIGKILL, SIGTERM};
+
+/// The version of the kernel's Landlock (landlock_create_ruleset(2)); less than 1 where it has none.
+#[allow(dead_code)]
+pub fn landlock_version() -> i64 {
+    const VERSION: u32 = 1; // LANDLOCK_CREATE_RULESET_VERSION
+    let (nothing, size) = (std::ptr::null::<libc::c_void>(), 0_usize);
+    // SAFETY: with this flag no memory is looked at.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, size, VERSION) }
+}

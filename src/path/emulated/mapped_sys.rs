@@ -19,7 +19,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use crate::buffer::Segments;
 
@@ -98,6 +98,8 @@ impl Mapped {
         // SAFETY: inside the mapping, which lives as long as `self` and is never written by us. A
         // page that has gone is replaced by the handler.
         unsafe { into.fill_from(self.base.wrapping_add(offset), len) };
+        // The copy comes first: a page that the handler has replaced meanwhile must not pass.
+        fence(Ordering::SeqCst);
         !self.has_failed()
     }
 
@@ -219,7 +221,7 @@ extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
         let start = place.start.load(Ordering::Acquire);
         let inside = start > 1 && address.wrapping_sub(start) < place.len.load(Ordering::Relaxed);
         inside && {
-            place.failed.store(true, Ordering::Relaxed);
+            place.failed.store(true, Ordering::SeqCst);
             replace(address)
         }
     });

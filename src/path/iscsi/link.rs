@@ -141,7 +141,12 @@ impl Driver {
         let host = &self.plan.address.host;
         match portals {
             Err(error) => self.not_logged_in(&format!("{host}: {error}"), now),
-            Ok(portals) => {
+            // A link-local address with its interface: libiscsi cannot be told of one.
+            Ok(portals) if !portals.is_empty() && portals.iter().all(is_scoped) => {
+                self.not_logged_in(&format!("{host}: it has a link-local address only"), now);
+            }
+            Ok(mut portals) => {
+                portals.retain(|portal| !is_scoped(portal));
                 self.portals = portals.into();
                 // Where the last session was first: that is where it can be taken over.
                 let last = self.last_portal;
@@ -323,6 +328,10 @@ fn plain(note: &str) -> String {
         }
         note => note.to_owned(),
     }
+}
+
+fn is_scoped(portal: &SocketAddr) -> bool {
+    matches!(portal, SocketAddr::V6(portal) if portal.scope_id() != 0)
 }
 
 #[cfg(test)]
