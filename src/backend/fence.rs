@@ -193,7 +193,8 @@ impl Bounds {
             }
         }
         let is_name = |group: &str| !group.is_empty() && group.parse::<u32>().is_err();
-        let mut names = is_name(&backend.socket_group) || fence.permits(HOSTS.as_ref(), Access::All);
+        let mut names =
+            is_name(&backend.socket_group) || fence.permits(HOSTS.as_ref(), Access::All);
         for address in config.paths.iter().filter_map(|path| path.address.parse().ok()) {
             names |= allow_path(&mut fence, &address);
         }

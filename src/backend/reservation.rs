@@ -208,47 +208,70 @@ impl Reservations {
     /// run, and forgotten when its front end goes before that: then it has stayed where it was.
     pub fn follow(&mut self, presence: Presence) {
         let before = std::mem::replace(&mut self.presence, presence);
-        if before.departures != presence.departures {
-            self.expected = None;
+        if before.departures != presence.departures && self.expected.take().is_some() {
+            log::warn!(
+                target: STATE,
+                "LUN: a front end has gone before its guest ran: the reservations that were to come \
+                 with it are forgotten"
+            );
         }
         if presence.here
-            && let (Some(kept), Ok((keeper, _))) = (self.expected.take(), &self.keeping)
+            && let Some(kept) = self.expected.take()
         {
-            self.writes += 1;
-            keeper.write(self.writes, kept.clone());
-            self.writing.push((self.writes, kept, Wanted::Arrival));
+            self.write(kept, Wanted::Arrival);
         }
     }
 
-    /// `reservation-import`; `reply` is answered when it is on the medium, or where it is to wait for
-    /// the guest, at once. A guest's own registration is not replaced: its key would be lost.
-    pub fn import(&mut self, exported: Exported, at_arrival: bool, reply: ReplyTo) {
-        let (Ok((keeper, _)), State::Kept { wwid, kept, .. }, None) =
+    /// `reservation-import`: the answer for `reply`, where there is one at once; else `reply` is
+    /// answered when it is on the medium. A guest's own registration is not replaced: its key would be
+    /// lost. Of what is to come with a guest only the last counts.
+    #[must_use]
+    pub fn import(
+        &mut self,
+        exported: Exported,
+        at_arrival: bool,
+        reply: ReplyTo,
+    ) -> Option<(ReplyTo, OrderResult)> {
+        let imported = match self.check_import(exported, at_arrival) {
+            Ok(imported) => imported,
+            Err(reason) => return Some((reply, Err(reason))),
+        };
+        self.expected = None;
+        if at_arrival {
+            self.expected = Some(imported);
+            return Some((reply, Ok(Reply::Done)));
+        }
+        self.write(imported, Wanted::Client(reply));
+        None
+    }
+
+    fn check_import(&self, exported: Exported, at_arrival: bool) -> Result<Kept, String> {
+        let (Ok(_), State::Kept { wwid, kept, .. }, None) =
             (&self.keeping, &self.state, self.refusal())
         else {
-            return reply.answer(Err(self.refused("nothing can be imported")));
+            return Err(self.refused("nothing can be imported"));
         };
-        let imported = match exported.of(wwid) {
-            Ok(imported) => imported,
-            Err(problem) => return reply.answer(Err(format!("what is to be imported: {problem}"))),
-        };
+        let imported =
+            exported.of(wwid).map_err(|problem| format!("what is to be imported: {problem}"))?;
         // What is being written is what it will meet.
         let standing = self.writing.last().map_or(kept, |(_, last, _)| last);
         if standing.key.is_some() && standing.key != imported.key {
-            let reason = "the guest is registered here with another key; nothing is imported";
-            return reply.answer(Err(reason.to_owned()));
+            return Err(
+                "the guest is registered here with another key; nothing is imported".to_owned()
+            );
         }
         if at_arrival && self.presence.here {
-            let reason = "a guest is here already; nothing is imported";
-            return reply.answer(Err(reason.to_owned()));
+            return Err("a guest is here already; nothing is imported".to_owned());
         }
-        if at_arrival {
-            self.expected = Some(imported);
-            return reply.answer(Ok(Reply::Done));
+        Ok(imported)
+    }
+
+    fn write(&mut self, kept: Kept, wanted: Wanted) {
+        if let Ok((keeper, _)) = &self.keeping {
+            self.writes += 1;
+            keeper.write(self.writes, kept.clone());
+            self.writing.push((self.writes, kept, wanted));
         }
-        self.writes += 1;
-        keeper.write(self.writes, imported.clone());
-        self.writing.push((self.writes, imported, Wanted::Client(reply)));
     }
 
     /// Where an answer of the thread is seen.

@@ -83,7 +83,7 @@ impl Worker {
             }
             // The lanes' last words came before the bell.
             self.manager.turn(Instant::now());
-            self.manager.core().remains()
+            self.manager.remains()
         })
     }
 
@@ -218,9 +218,12 @@ impl Worker {
             }
             let order = match order {
                 Order::ReservationImport { exported, at_arrival } => {
-                    self.reservations.import(*exported, at_arrival, reply);
+                    let imported = self.reservations.import(*exported, at_arrival, reply);
                     // Before anybody is told that it is expected.
                     self.manager.expect_guest(self.reservations.expects_guest(), now);
+                    if let Some((reply, result)) = imported {
+                        reply.answer(result);
+                    }
                     continue;
                 }
                 order => order,

@@ -8,6 +8,13 @@ use crate::control::{Holder, reply_slot};
 use crate::scsi::reservation::{Key, Type};
 use crate::state::Holding;
 
+/// `reservation-import`, as the worker does it.
+fn ask(reservations: &mut Reservations, exported: Exported, at_arrival: bool, reply: ReplyTo) {
+    if let Some((reply, result)) = reservations.import(exported, at_arrival, reply) {
+        reply.answer(result);
+    }
+}
+
 /// A logical unit that no other run of the tests has.
 fn wwid(end: &str) -> String {
     format!("test.{}.reservation.{end}", std::process::id())
@@ -53,7 +60,7 @@ fn exported(key: u64, wwid: &str) -> Exported {
 fn import(reservations: &mut Reservations, exported: Exported, wwid: &str) -> OrderResult {
     let (reply, mut answer) = reply_slot().unwrap();
     reservations.take_told();
-    reservations.import(exported, false, reply);
+    ask(reservations, exported, false, reply);
     if let Some(refused) = answer() {
         return refused;
     }
@@ -102,14 +109,30 @@ fn import_of_what_does_not_belong_here_is_refused() {
     // The second one comes before the first one is written.
     let (first, mut first_answer) = reply_slot().unwrap();
     let (second, mut second_answer) = reply_slot().unwrap();
-    reservations.import(exported(1, &wwid), false, first);
-    reservations.import(exported(2, &wwid), false, second);
+    ask(&mut reservations, exported(1, &wwid), false, first);
+    ask(&mut reservations, exported(2, &wwid), false, second);
     assert!(second_answer().unwrap().unwrap_err().contains("registered here with another key"));
     answered(&mut reservations, &wwid);
     assert_eq!(first_answer(), Some(Ok(Reply::Done)));
     let other = import(&mut reservations, exported(2, &wwid), &wwid).unwrap_err();
     assert!(other.contains("registered here with another key"), "{other}");
     assert_eq!(import(&mut reservations, exported(1, &wwid), &wwid), Ok(Reply::Done));
+}
+
+#[test]
+fn plain_import_replaces_what_was_to_come_with_a_guest() {
+    let dir = tempfile::tempdir().unwrap();
+    let wwid = wwid("f");
+    let mut reservations = opened(dir.path(), "a", &wwid);
+    let (reply, mut answer) = reply_slot().unwrap();
+    ask(&mut reservations, exported(1, &wwid), true, reply);
+    assert_eq!(answer(), Some(Ok(Reply::Done)));
+    assert!(reservations.expects_guest());
+    assert_eq!(import(&mut reservations, exported(2, &wwid), &wwid), Ok(Reply::Done));
+    assert!(!reservations.expects_guest());
+    reservations.follow(Presence { here: true, departures: 0 });
+    assert!(!reservations.expects_guest());
+    assert_eq!(shown(&reservations).key.as_deref(), Some("0x2"));
 }
 
 #[test]

@@ -204,6 +204,10 @@ impl<T: Transport> Lane<T> {
         for (serial, answer) in reserved {
             self.reserved(guest, serial, answer, now);
         }
+        if !tasks.is_empty() && self.mode != Mode::Serving {
+            // What it may be about is in the ring, if whoever serves that next takes it.
+            self.tell_of_leftovers(guest);
+        }
         for (number, task) in tasks {
             self.take_all_requests(guest, now);
             self.begin_task(guest, number, task);

@@ -226,6 +226,13 @@ impl<T: Transport> Lane<T> {
         }
     }
 
+    /// A ring that does not take requests any more may have some that go on at the next start.
+    pub(super) fn tell_of_leftovers<G: Guest>(&mut self, guest: &G) {
+        if guest.leftovers() == Leftovers::GiveBack {
+            self.tell_of_giving_back();
+        }
+    }
+
     /// Before the first command of a run is given back: a task management function that is answered
     /// from now on must not say that it has ended it. What goes back later is known by then, since
     /// the deadline tells of all that is left.

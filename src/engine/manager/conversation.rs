@@ -69,6 +69,12 @@ impl Sending {
         }
     }
 
+    /// True while it is on a path, or may be, and changes what is reserved.
+    pub fn may_change(&self) -> bool {
+        let sent = matches!(self.at, At::Flying | At::Unproven { .. });
+        sent && matches!(self.command, Command::Out(..))
+    }
+
     /// When something is due, if nothing happens before.
     pub fn due(&self) -> Option<Instant> {
         match self.at {

@@ -237,12 +237,7 @@ impl<T: Transport> Manager<T> {
         self.apply(Event::Tick, now);
         self.offer_attentions();
         self.hub.set_landing_time(self.core.settings().write_quiesce);
-        if !self.landing.is_empty() && self.core.has_landed(now) {
-            // Nobody waits any more where the deadline has passed meanwhile.
-            for post in self.landing.drain(..) {
-                let _ = post.send(());
-            }
-        }
+        self.tell_of_landing(now);
     }
 
     /// When the next turn is due, if nothing comes in before.

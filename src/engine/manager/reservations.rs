@@ -23,7 +23,7 @@ use crate::multipath::path::Path;
 use crate::multipath::reservation::{
     Action, Answer, End, Event, Machine, Record, Request, Standing, Ticket,
 };
-use crate::multipath::{self, Reserved};
+use crate::multipath::{self, Remains, Reserved};
 use crate::path::Transport;
 use crate::scsi::{Asc, SenseKey};
 
@@ -67,6 +67,11 @@ pub struct Reservations {
 }
 
 impl Reservations {
+    /// True when nothing is asked, to be asked or to be thought about.
+    fn is_idle(&self) -> bool {
+        self.machine.is_idle() && self.wanted.is_empty() && self.sending.is_none()
+    }
+
     /// A lane runs from now on, and says next which fences it knows of.
     pub fn lane_up(&mut self, lane: LaneId) {
         self.lanes.insert(lane, 0);
@@ -139,6 +144,25 @@ impl<T: Transport> Manager<T> {
         !self.reservations.lanes.is_empty()
     }
 
+    /// Tells who waits for it that nothing can be executed any more that was sent from here and whose
+    /// outcome is not known: neither a write of the guest's, nor what it wanted to reserve.
+    pub(super) fn tell_of_landing(&mut self, now: Instant) {
+        if self.core.has_landed(now) && self.reservations.is_idle() {
+            // Nobody waits any more where the deadline has passed meanwhile.
+            for post in self.landing.drain(..) {
+                let _ = post.send(());
+            }
+        }
+    }
+
+    /// What would be left on the paths if the process ended now.
+    pub fn remains(&self) -> Remains {
+        match self.reservations.sending.as_ref().is_some_and(Sending::may_change) {
+            true => Remains::Unknown,
+            false => self.core.remains(),
+        }
+    }
+
     /// A guest is to come, or not, with reservations of which [`Event::Imported`] tells when it is
     /// there. Until that is dealt with nothing of it is sent: it would meet its own reservation.
     pub fn expect_guest(&mut self, expected: bool, now: Instant) {
@@ -150,8 +174,7 @@ impl<T: Transport> Manager<T> {
 
     fn follow_arrival(&mut self, now: Instant) {
         let ours = &mut self.reservations;
-        ours.taking_over &=
-            !(ours.machine.is_idle() && ours.wanted.is_empty() && ours.sending.is_none());
+        ours.taking_over &= !ours.is_idle();
         let arriving = ours.expected || ours.taking_over;
         let reserved = Reserved { arriving, ..ours.reserved };
         self.publish_reserved(reserved, now);

@@ -200,9 +200,10 @@ impl Array {
     }
 
     /// Somebody may have made the image longer, as `truncate` does: then the unit has grown, and
-    /// every nexus hears of it.
+    /// every nexus hears of it. Or shorter, and then what is behind the end cannot be read.
     pub(super) fn notice_growth(&self) {
         let Some(len) = self.store.len() else { return };
+        self.store.note_len(len);
         if self.seen_len.fetch_max(len, Ordering::Relaxed) >= len {
             return;
         }

@@ -75,6 +75,10 @@ impl Mapped {
         let base =
             unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, file.as_raw_fd(), 0) };
         if base == libc::MAP_FAILED || !handler_is_installed() {
+            if base != libc::MAP_FAILED {
+                // SAFETY: it was mapped just now, and nobody knows of it.
+                unsafe { libc::munmap(base, len) };
+            }
             PLACES[place].start.store(0, Ordering::Release);
             return None;
         }
@@ -101,6 +105,14 @@ impl Mapped {
         // The copy comes first: a page that the handler has replaced meanwhile must not pass.
         fence(Ordering::SeqCst);
         !self.has_failed()
+    }
+
+    /// The image has `len` bytes now. One that was cut within a page brings no SIGBUS for the rest of
+    /// that page: everything goes by system calls from then on.
+    pub(super) fn note_len(&self, len: u64) {
+        if len < self.len as u64 {
+            PLACES[self.place].failed.store(true, Ordering::SeqCst);
+        }
     }
 
     /// `len` bytes from `offset` on have been written: their pages are there.
@@ -286,6 +298,17 @@ mod tests {
         assert_eq!(read(&mapped, 2 * PAGE, PAGE), Some(vec![1; PAGE]));
         mapped.note_hole(2 * PAGE as u64, PAGE as u64);
         assert_eq!(read(&mapped, 2 * PAGE, PAGE), None);
+    }
+
+    #[test]
+    fn read_of_an_image_that_was_cut_within_a_page_is_left_to_the_kernel() {
+        let (file, mapped) = image();
+        file.set_len(PAGE as u64 + 512).unwrap();
+        mapped.note_len(file.metadata().unwrap().len());
+        assert_eq!(read(&mapped, PAGE + 1024, 512), None);
+        let (_file, other) = image();
+        other.note_len(2 * LEN as u64);
+        assert!(read(&other, 0, PAGE).is_some(), "one that has grown is as good as before");
     }
 
     #[test]

@@ -123,6 +123,13 @@ impl Store {
         }
     }
 
+    /// The file has `len` bytes now.
+    pub(super) fn note_len(&self, len: u64) {
+        if let Store::File(FileStore { mapped: Some(mapped), .. }) = self {
+            mapped.note_len(len);
+        }
+    }
+
     /// True when reads of a file need no system call.
     pub(super) fn is_mapped(&self) -> bool {
         matches!(self, Store::File(FileStore { mapped: Some(_), .. }))
