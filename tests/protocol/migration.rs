@@ -17,8 +17,8 @@ use crate::driver::{Config, Device, RingPlace, feature};
 use crate::initiator::{inquiry, pattern, read, read_capacity_16, vital_product_data, write};
 use crate::load::Load;
 use crate::memory::{GuestMemory, PAGE};
-use crate::qmp::Qmp;
-use crate::queue::{Command, Completion, LUN0, PROMPT, Queue, Ticket, response};
+use crate::queue::{Command, Completion, LUN0, PROMPT, Ticket, response};
+use crate::stop::{hang, submit};
 use crate::sys::memfd;
 
 const SLACK: Duration = Duration::from_millis(500);
@@ -171,23 +171,6 @@ fn memory_that_is_copied_by_its_marks_under_load_is_the_guests() {
     device.run_again(&places).expect("the rings start again");
     std::thread::sleep(Duration::from_millis(200));
     load.stop().1.assert_clean();
-}
-
-/// The only path executes commands and keeps their answers to itself.
-fn hang(qmp: &mut Qmp) {
-    let path = path_name(qmp, 1);
-    qmp.execute("inject-fault", json!({"path": path, "fault": "hang"}));
-}
-
-/// Four reads and four writes on every queue.
-fn submit(device: &mut Device) -> Vec<Vec<Ticket>> {
-    let each = |(at, queue): (usize, &mut Queue)| {
-        let lba = |command: usize| (at * 64 + command * 8) as u32;
-        let reads: Vec<Command> = (0..4).map(|command| read(lba(command), 8)).collect();
-        let writes = (4..8).map(|command| write(lba(command), pattern(command as u8, 8)));
-        reads.into_iter().chain(writes).map(|command| queue.submit(&command)).collect()
-    };
-    device.queues.iter_mut().enumerate().map(each).collect()
 }
 
 /// Stops the rings to move, and sees that nothing is left of them; the answers.

@@ -1,5 +1,6 @@
 //! Persistent reservations of a guest over several ports of the built-in array: it is one initiator.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -263,17 +264,19 @@ fn what_cannot_be_done_is_refused_as_the_standard_says() {
     assert_eq!(keys(queue).1, Vec::<u64>::new());
 }
 
+/// A backend on two ports of an image in `images`, whose reservations are in `state`.
+fn keeping(state: &Path, images: &Path, identity: &str) -> Backend {
+    let setting = format!("state_dir = \"{}\"\nidentity = \"{identity}\"", state.display());
+    let image = images.join("disk.img");
+    let port = |port: usize| format!("emulated:{}?port={port}&size=64M", image.display());
+    let setup = Setup::ports(0).backend(&setting);
+    setup.option("--path", &port(1)).option("--path", &port(2)).start()
+}
+
 #[test]
 fn registration_is_taken_up_after_a_restart() {
     let (state, images) = (directory(), directory());
-    let image = images.path().join("disk.img");
-    let start = |identity: &str| {
-        let setting =
-            format!("state_dir = \"{}\"\nidentity = \"{identity}\"", state.path().display());
-        let port = |port: usize| format!("emulated:{}?port={port}&size=64M", image.display());
-        let setup = Setup::ports(0).backend(&setting);
-        setup.option("--path", &port(1)).option("--path", &port(2)).start()
-    };
+    let start = |identity: &str| keeping(state.path(), images.path(), identity);
     let backend = start("a");
     let mut guest = backend.guest(1);
     guest.queue().settle();
@@ -312,14 +315,7 @@ fn registration_is_taken_up_after_a_restart() {
 #[test]
 fn import_at_arrival_does_nothing_before_the_guest_comes() {
     let (state, images) = (directory(), directory());
-    let image = images.path().join("disk.img");
-    let start = |identity: &str| {
-        let setting =
-            format!("state_dir = \"{}\"\nidentity = \"{identity}\"", state.path().display());
-        let port = |port: usize| format!("emulated:{}?port={port}&size=64M", image.display());
-        let setup = Setup::ports(0).backend(&setting);
-        setup.option("--path", &port(1)).option("--path", &port(2)).start()
-    };
+    let start = |identity: &str| keeping(state.path(), images.path(), identity);
     let backend = start("a");
     let mut guest = backend.guest(1);
     guest.queue().settle();

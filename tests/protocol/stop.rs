@@ -22,13 +22,13 @@ const SLACK: Duration = Duration::from_millis(500);
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// The only path executes commands and keeps their answers to itself.
-fn hang(qmp: &mut Qmp) {
+pub fn hang(qmp: &mut Qmp) {
     let path = path_name(qmp, 1);
     qmp.execute("inject-fault", json!({"path": path, "fault": "hang"}));
 }
 
 /// Four reads and four writes on every queue.
-fn submit(device: &mut Device) -> Vec<Vec<Ticket>> {
+pub fn submit(device: &mut Device) -> Vec<Vec<Ticket>> {
     let each = |(at, queue): (usize, &mut Queue)| {
         let lba = |command: usize| (at * 64 + command * 8) as u32;
         let mut tickets: Vec<Ticket> =
