@@ -11,7 +11,7 @@ use scene::Scene;
 #[test]
 fn commands_allocate_nothing() {
     for paths in [1, 2, 16] {
-        let mut scene = Scene::new(paths);
+        let mut scene = Scene::new(paths, 1);
         // Lists grow to the size that this load needs.
         (0..50).for_each(|_| scene.turn(32));
         let counted = allocations(|| (0..100).for_each(|_| scene.turn(32)));
