@@ -51,6 +51,8 @@ pub(super) struct State<K: Kernel> {
     sweep_at: usize,
     pub(super) threads: usize,
     pub(super) idle: usize,
+    /// One of them was woken, or is new, and has not looked at the queue yet.
+    pub(super) coming: bool,
     /// Wakes the thread of the ring, if it has found the queue empty.
     bell: Option<Arc<Waker>>,
     pub(super) openings: u64,
@@ -100,6 +102,7 @@ impl<K: Kernel> Shared<K> {
                 sweep_at: SWEEP,
                 threads: 0,
                 idle: 0,
+                coming: false,
                 bell: None,
                 openings: 0,
                 outboxes: Vec::new(),
@@ -143,7 +146,8 @@ impl<K: Kernel> Shared<K> {
         }
         state.queue.extend(batch.drain(..));
         let by_ring = matches!(&state.link, Link::Up(device) if device.engine == Engine::Ring);
-        let (wake, bell) = (state.idle > 0 && !by_ring, state.bell.take());
+        let (wake, bell) = (state.idle > 0 && !state.coming && !by_ring, state.bell.take());
+        state.coming |= wake;
         drop(state);
         if wake {
             self.work.notify_one();

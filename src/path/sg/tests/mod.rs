@@ -17,6 +17,7 @@ use super::node::Kind;
 use super::shared::Shared;
 use crate::buffer::{OwnedBuffer, Segments};
 use crate::ids::{AttemptId, Slot};
+use crate::path::outbox::lock;
 use crate::path::{Answer, Channel, Ended, Failure, Fate, Reach, Residual, Task, TransportEvent};
 use crate::scsi::{Cdb, Status, opcode};
 
@@ -167,6 +168,30 @@ fn threads_of_an_sg_node_have_a_descriptor_each() {
         scene.fake.set(|knobs| knobs.stuck = None);
         assert!(attempts.into_iter().all(|attempt| lane.fate(attempt) == GOOD()));
     }
+}
+
+#[test]
+fn thread_on_its_way_is_not_called_again() {
+    let scene = Scene::new(Kind::Disk);
+    let mut lane = scene.client(false);
+    let first = lane.ask();
+    assert_eq!(lane.fate(first), GOOD());
+    let late = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut state = lock(&scene.shared.state);
+        if (state.threads, state.idle, state.coming) == (2, 2, false) {
+            state.coming = true;
+            break;
+        }
+        assert!(Instant::now() < late, "the second thread does not come, or the two do not rest");
+        drop(state);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let next = lane.ask();
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!lane.has_ended(next), "somebody was called");
+    scene.shared.work.notify_one();
+    assert_eq!(lane.fate(next), GOOD());
 }
 
 #[test]
