@@ -332,7 +332,7 @@ impl<T: Transport> Driven for Lane<T> {
             self.selector.numa_node = (self.node)();
         }
         self.keep_time(guest, now);
-        if self.takes(guest) {
+        if self.mode == Mode::Serving {
             self.take_control_requests(guest);
         }
         let more = self.take_requests(guest, now);
