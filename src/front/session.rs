@@ -183,7 +183,7 @@ impl<F: Lanes> Session<F> {
     pub fn set_features(&mut self, bits: u64) -> Result<()> {
         let before = std::mem::replace(&mut self.features, Features::accept(bits)?);
         if before.log_all() != self.features.log_all() {
-            self.change_log();
+            self.change_log_all()?;
         }
         Ok(())
     }
