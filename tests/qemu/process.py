@@ -31,6 +31,10 @@ class Process:
         """True once the process has ended by itself."""
         return self._child.poll() is not None
 
+    @property
+    def pid(self):
+        return self._child.pid
+
     def wait(self, timeout):
         """The exit code, once the process has ended by itself."""
         return self._child.wait(timeout)

@@ -37,6 +37,9 @@ impl Store {
     pub(super) fn file(file: File) -> Self {
         let memory = store_sys::is_memory_backed(file.as_fd());
         let mapped = memory.then(|| Mapped::new(&file)).flatten();
+        if memory && mapped.is_none() {
+            log::info!("the image is read by system calls: it cannot be mapped");
+        }
         Store::File(FileStore { file, memory, mapped })
     }
 
