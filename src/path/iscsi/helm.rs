@@ -107,16 +107,18 @@ impl Driver {
     /// Brings the ends to where they belong, and wakes the thread for what is its own; true while
     /// `channel` reads.
     fn leave_helm(&mut self, channel: ChannelId, ends: &mut Vec<Ended>) -> bool {
+        if let Link::Up(up) = &self.link
+            && is_ending(up)
+        {
+            // The thread says why first; then the ends go out, see `lose`.
+            self.take_reading_back();
+            self.mailbox.wake();
+            return false;
+        }
         if let Some(own) = self.ended.get_mut(&channel) {
             ends.append(own);
         }
         self.deliver();
-        if let Link::Up(up) = &self.link
-            && is_ending(up)
-        {
-            self.take_reading_back();
-            self.mailbox.wake();
-        }
         self.follow();
         match (self.reader, &self.link) {
             (Reader::Lane(reader, _), _) => reader == channel,
