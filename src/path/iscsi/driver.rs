@@ -33,7 +33,9 @@ pub(super) struct Driver {
     pub(super) ended: BTreeMap<ChannelId, Vec<Ended>>,
     pub(super) link: Link,
     pub(super) reader: Reader,
-    /// Lanes were in each other's way: until then the thread reads.
+    /// The lane that sent last.
+    pub(super) last_lane: Option<ChannelId>,
+    /// More than one lane has sent lately: until then the thread reads.
     pub(super) crowded_until: Instant,
     pub(super) backoff: Backoff,
     pub(super) proofs: Proofs,
@@ -63,6 +65,7 @@ impl Driver {
             ended: BTreeMap::new(),
             link: Link::Resting { until: Instant::now() },
             reader: Reader::Thread,
+            last_lane: None,
             crowded_until: Instant::now(),
             backoff: Backoff::default(),
             portals: VecDeque::new(),

@@ -131,21 +131,20 @@ impl Driver {
         }
     }
 
-    /// `channel` has sent: does it read from now on?
+    /// `channel` has sent: does it read from now on? Lanes that take turns would pass the reading
+    /// from one to the other, each time with a wait until the thread is awake.
     fn choose_reader(&mut self, channel: ChannelId, now: Instant) {
-        let alone = match self.reader {
-            Reader::Lane(reader, _) if reader == channel => return,
-            Reader::Lane(..) => false,
-            Reader::Thread if now < self.crowded_until => return,
-            Reader::Thread => self.is_alone(channel),
-        };
-        if !alone {
+        if self.last_lane.replace(channel).is_some_and(|last| last != channel) {
             self.crowded_until = now + ISCSI_CROWDED;
-            if self.reader != Reader::Thread {
+        }
+        match self.reader {
+            Reader::Lane(reader, _) if reader == channel => return,
+            Reader::Lane(..) => {
                 self.take_reading_back();
-                self.mailbox.wake();
+                return self.mailbox.wake();
             }
-            return;
+            Reader::Thread if now < self.crowded_until || !self.is_alone(channel) => return,
+            Reader::Thread => {}
         }
         let Link::Up(up) = &self.link else { return };
         let Some(Some(ready)) = self.channels.get(&channel).map(|one| &one.ready) else { return };
