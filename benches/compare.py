@@ -1,6 +1,5 @@
 """The groups of benches/run: what is compared with what, and the bars that come of it."""
 
-import itertools
 import json
 import resource
 import statistics
@@ -8,7 +7,9 @@ import subprocess
 import time
 
 import guests
+import hosts
 import sides
+import sweep as sweeping
 
 MEGABYTES = 256
 READ_32 = ("--depth", 32)
@@ -44,10 +45,10 @@ class Lab:
     def peer(self):
         return sides.peer(self.directory, self.image)
 
-    def rounds(self, runs):
+    def rounds(self, runs, count=None):
         """Each of `runs` in turn, again and again: lists of what they returned, and medians in the figures."""
         samples = {name: [] for name in runs}
-        for number in range(self.options.rounds):
+        for number in range(count or self.options.rounds):
             for name, run in runs.items():
                 samples[name].append(run())
                 sides.say(f"  {number + 1}. {name}: {json.dumps(samples[name][-1])}")
@@ -141,16 +142,20 @@ def scaling(lab):
 
 
 def queues_bar(lab):
-    def on(queues):
+    """Two queues beside one: each with a driver of its own, which are more threads than two processors, and with one driver."""
+    def on(queues, drivers):
         def run():
             with lab.null() as side:
-                return sides.load(side, *READ_32, "--queues", queues, seconds=lab.options.seconds)
+                return sides.load(side, *READ_32, "--queues", queues, "--drivers", drivers, seconds=lab.options.seconds)
         return run
-    samples = lab.rounds({"null, 1 queue": on(1), "null, 2 queues at once": on(2)})
+    samples = lab.rounds({"null, 1 queue": on(1, 1), "null, 2 queues at once": on(2, 2), "null, 2 queues, 1 driver": on(2, 1)})
     cpu, rate = (ratio(samples, "null, 2 queues at once", "null, 1 queue", key)
                  for key in ("cpu_us", "commands_per_second"))
+    alone = ratio(samples, "null, 2 queues, 1 driver", "null, 1 queue", "cpu_us")
     cores = lab.results["machine"]["cores"]
-    note = "" if cores >= 4 else f"commands/s is for 4 cores, this machine has {cores}: measured {rate:.2f}"
+    note = f"CPU with one driver for both queues: {alone:.2f}"
+    if cores < 4:
+        note += f"; commands/s is for 4 cores, this machine has {cores}: measured {rate:.2f}"
     lab.bar("two queues against one (`null:`)", "CPU <= 1.1, commands/s >= 1.6 with 4 cores",
             f"{cpu:.2f}" + (f", {rate:.2f}" if cores >= 4 else ""), cpu <= 1.1 and (cores < 4 or rate >= 1.6), note)
 
@@ -232,27 +237,14 @@ def guest(lab):
     guests.compare(lab)
 
 
+def host(lab):
+    """The kernel's own SCSI devices, in a machine: beside fio's sg engine and beside dm-multipath."""
+    hosts.compare(lab)
+
+
 def sweep(lab):
     """Depths, sizes, orders, mixes and queues: for the plots."""
-    sizes, depths = (4096, 65536, 131072), (1, 8, 32, 128)
-    quick = lab.options.quick
-    cases = [(depth, 4096, "random", "read", 1) for depth in depths] + [(32, size, "random", "read", 1) for size in sizes[1:]]
-    if not quick:
-        cases = itertools.product(depths, sizes, ("random", "sequential"), ("read", "write", "mixed"), (1, 2, 4))
-    makers = {"emulated": lab.emulated, "null": lab.null}
-    if sides.PEER.exists():
-        makers["vhost-device-scsi"] = lab.peer
-    points = []
-    for depth, size, order, mix, queues in cases:
-        for name, maker in makers.items():
-            if name == "vhost-device-scsi" and (mix != "read" or queues > 1):
-                continue # it only reads, from one queue
-            with maker() as side:
-                found = sides.load(side, "--depth", depth, "--size", size, "--order", order, "--mix", mix,
-                                   "--queues", queues, seconds=min(1, lab.options.seconds))
-            points.append({"side": name, "depth": depth, "size": size, "order": order, "mix": mix, "queues": queues, **found})
-            sides.say(f"  {json.dumps(points[-1])}")
-    lab.results["sweep"] = points
+    sweeping.measure(lab)
 
 
 def core(lab):

@@ -121,11 +121,11 @@ def peer(directory, image):
             process.stop()
 
 
-def load(side, *arguments, seconds=1.0):
+def load(side, *arguments, seconds=1.0, warm=0.5):
     """One measurement by our own front end."""
     socket, process = side[:2]
     command = [str(PROGRAMS / "examples" / "front_load"), "--socket", socket, "--process", str(process),
-               "--seconds", str(seconds), "--warm", "0.5", *map(str, arguments)]
+               "--seconds", str(seconds), "--warm", str(warm), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False)
     if done.returncode:
         raise AssertionError(f"{' '.join(command)}:\n{done.stderr}")

@@ -8,6 +8,7 @@
 //! | `core` | one of two paths chosen, the load and the counters kept, the result judged: [`multipath`] and [`stats`] alone |
 //! | `lane` | a write of 4 KiB through a lane, from request to answer, with 32 under way on one `null:` path |
 //! | `paths` | the same with two paths |
+//! | `queues` | as `lane`, through two lanes in turn, each with 32 under way |
 //!
 //! Two runs with different numbers tell what one command costs: `benches/instructions` does that.
 //!
@@ -52,9 +53,9 @@ fn core(table: &Table, commands: u64) {
     }
 }
 
-fn lane(paths: usize, commands: u64) {
-    let mut scene = Scene::new(paths);
-    for _ in 0..commands / u64::from(DEPTH) {
+fn through(lanes: usize, paths: usize, commands: u64) {
+    let mut scene = Scene::new(paths, lanes);
+    for _ in 0..commands / (u64::from(DEPTH) * lanes as u64) {
         scene.turn(DEPTH);
     }
     black_box(scene.guest.answered);
@@ -65,9 +66,10 @@ fn main() {
     let [part, commands] = &arguments[..] else { panic!("core_cost PART COMMANDS") };
     let commands = commands.parse().expect("a number of commands");
     match part.as_str() {
-        "core" => core(&Scene::new(2).table, commands),
-        "lane" => lane(1, commands),
-        "paths" => lane(2, commands),
+        "core" => core(&Scene::new(2, 1).table, commands),
+        "lane" => through(1, 1, commands),
+        "paths" => through(1, 2, commands),
+        "queues" => through(2, 1, commands),
         other => panic!("no part is called {other}"),
     }
 }

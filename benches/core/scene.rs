@@ -1,4 +1,4 @@
-//! A lane between a guest that wants nothing but writes and paths that answer at once: everything
+//! Lanes between a guest that wants nothing but writes and paths that answer at once: everything
 //! that is between them is what a command costs.
 
 use std::sync::Arc;
@@ -69,10 +69,10 @@ impl Guest for Writer {
     fn flush(&mut self) {}
 }
 
-/// A lane that serves, and all that it needs.
+/// Lanes that serve, and all that they need.
 pub struct Scene {
     _manager: Manager<NullPath>,
-    lane: Lane<NullPath>,
+    lanes: Vec<Lane<NullPath>>,
     /// The guest.
     pub guest: Writer,
     /// The paths, as the lane sees them.
@@ -81,8 +81,8 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// So many paths, all of them up. Time passes only where a test lets it.
-    pub fn new(paths: usize) -> Self {
+    /// So many paths, all of them up, and so many lanes. Time passes only where a test lets it.
+    pub fn new(paths: usize, lanes: usize) -> Self {
         let now = Instant::now();
         let settings = Settings {
             wwid: None,
@@ -100,24 +100,29 @@ impl Scene {
             let name = format!("null-{number}");
             manager.add(name, Placement::default(), Arc::new(path), now).expect("a channel");
         }
-        let mut lane = manager.hub().lane_at(LaneId(0), now).expect("a lane");
+        let lane_at = |at| manager.hub().lane_at(LaneId(at as u16), now).expect("a lane");
+        let mut lanes: Vec<_> = (0..lanes).map(lane_at).collect();
         let mut guest = Writer { data: OwnedBuffer::zeroed(BYTES), left: 0, lba: 0, answered: 0 };
-        lane.resume();
+        lanes.iter_mut().for_each(Lane::resume);
         for _ in 0..100 {
             manager.turn(now);
-            lane.turn(&mut guest, now);
+            for lane in &mut lanes {
+                lane.turn(&mut guest, now);
+            }
         }
         let table = Arc::clone(&manager.hub().snapshot().table);
         let usable = table.entries.iter().filter(|entry| entry.is_usable()).count();
         assert_eq!(usable, paths, "all paths are up");
-        Scene { _manager: manager, lane, guest, table, now }
+        Scene { _manager: manager, lanes, guest, table, now }
     }
 
-    /// One turn with `depth` new commands, a few microseconds after the last one.
+    /// One turn of each lane with `depth` new commands, a few microseconds after the last one.
     pub fn turn(&mut self, depth: u16) {
-        self.now += Duration::from_micros(20);
-        self.guest.left = depth;
-        self.lane.turn(&mut self.guest, self.now);
-        assert_eq!(self.guest.left, 0);
+        for lane in &mut self.lanes {
+            self.now += Duration::from_micros(20);
+            self.guest.left = depth;
+            lane.turn(&mut self.guest, self.now);
+            assert_eq!(self.guest.left, 0);
+        }
     }
 }

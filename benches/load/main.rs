@@ -1,7 +1,8 @@
 //! A front end that asks more of a backend than a guest does: the load generator of the benchmark.
 //!
 //! ```text
-//!   main      (options; one thread per request queue; the result as one line of JSON)
+//!   main      (options; the result as one line of JSON)
+//!   drive     (a thread and its request queues)
 //!   target    (connects as QEMU does, with what the device offers)
 //!   work      (which blocks, in which order, read or written)
 //!   ring_sys  (a virtqueue on raw memory: nothing is allocated or copied for a command)
@@ -17,6 +18,7 @@
 // A panic is how this program ends when something is wrong.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod drive;
 mod floor;
 mod ring_sys;
 mod target;
@@ -43,12 +45,13 @@ shared! {
 
 use std::path::PathBuf;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 
+use drive::{Driver, Phase, Seen};
 use ring_sys::{FastRing, Tally};
 use times::Times;
 use usage::Usage;
@@ -66,9 +69,13 @@ struct Options {
     /// Measures instead what waking a sleeping driver takes, without a backend.
     #[arg(long)]
     floor: bool,
-    /// Request queues, each with a thread here.
+    /// Request queues.
     #[arg(long, default_value_t = 1)]
     queues: usize,
+    /// Threads that drive them, all alike; without it, one for each queue. A thread with several
+    /// queues looks at their rings in turn.
+    #[arg(long)]
+    drivers: Option<usize>,
     /// Commands under way in each queue.
     #[arg(long, default_value_t = 32)]
     depth: u16,
@@ -103,19 +110,6 @@ enum Wait {
     Sleep,
 }
 
-/// When to begin to measure, and when to end.
-#[derive(Default)]
-struct Phase {
-    measured: AtomicBool,
-    over: AtomicBool,
-}
-
-/// What one queue has seen while it was measured.
-struct Seen {
-    times: Times,
-    tally: Tally,
-}
-
 fn main() {
     let options = Options::parse();
     if options.floor {
@@ -126,19 +120,28 @@ fn main() {
         return;
     }
     let socket = options.socket.as_deref().expect("clap has asked for it");
+    let drivers = options.drivers.unwrap_or(options.queues);
+    assert!((1..=options.queues).contains(&drivers), "1 to {} drivers", options.queues);
+    assert!(
+        options.wait == Wait::Poll || drivers == options.queues,
+        "a driver that sleeps has one queue"
+    );
     let device = target::start(socket, options.queues, options.depth, options.size);
     let (device, blocks) = device;
     let phase = Phase::default();
-    let ready = Barrier::new(options.queues + 1);
+    let ready = Barrier::new(drivers + 1);
     let (seen, used, elapsed) = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..options.queues)
-            .map(|at| {
-                let work = Work::new(at, options.queues, blocks, &options);
-                let ring = FastRing::new(&device, at, options.depth, options.size);
-                let (phase, ready, options) = (&phase, &ready, &options);
+        let workers: Vec<_> = (0..drivers)
+            .map(|driver| {
+                let queues = (driver..options.queues).step_by(drivers).map(|at| {
+                    let work = Work::new(at, options.queues, blocks, &options);
+                    (FastRing::new(&device, at, options.depth, options.size), work)
+                });
+                let driver = Driver::new(queues, &options);
+                let (phase, ready) = (&phase, &ready);
                 scope.spawn(move || {
                     ready.wait();
-                    drive(ring, work, phase, options)
+                    driver.run(phase)
                 })
             })
             .collect();
@@ -156,55 +159,13 @@ fn main() {
             (used, since.elapsed())
         };
         let ended = options.commands.is_none().then(end);
-        let seen = workers.into_iter().map(|worker| worker.join().expect("a queue does not fail"));
+        let seen =
+            workers.into_iter().flat_map(|worker| worker.join().expect("a queue does not fail"));
         let seen: Vec<Seen> = seen.collect();
         let (used, elapsed) = ended.unwrap_or_else(end);
         (seen, used, elapsed)
     });
     println!("{}", report(seen, &used, elapsed));
-}
-
-/// Keeps `depth` commands under way until it is over.
-fn drive(mut ring: FastRing, mut work: Work, phase: &Phase, options: &Options) -> Seen {
-    let mut seen = Seen { times: Times::new(), tally: Tally::default() };
-    let mut sent = vec![Instant::now(); usize::from(options.depth)];
-    let (mut under_way, mut commands, mut measured) =
-        (options.depth, 0, options.commands.is_some());
-    for slot in 0..options.depth {
-        ring.prepare(slot, &work.next());
-    }
-    ring.publish();
-    while under_way > 0 {
-        let waited = match options.wait {
-            Wait::Poll => ring.spin(),
-            Wait::Sleep => ring.sleep(Duration::from_secs(20)),
-        };
-        assert!(waited, "queue without an answer for 20 s, {under_way} commands under way");
-        if !measured && phase.measured.load(Ordering::Relaxed) {
-            measured = true;
-            ring.tally = Tally::default();
-        }
-        let over = phase.over.load(Ordering::Relaxed);
-        let now = Instant::now();
-        while let Some(slot) = ring.pop() {
-            ring.check(slot);
-            if measured && !over {
-                seen.times.add(now.saturating_duration_since(sent[usize::from(slot)]));
-            }
-            commands += 1;
-            let ends =
-                over || options.commands.is_some_and(|most| commands + u64::from(under_way) > most);
-            if ends {
-                under_way -= 1;
-            } else {
-                ring.prepare(slot, &work.next());
-                sent[usize::from(slot)] = now;
-            }
-        }
-        ring.publish();
-    }
-    seen.tally = ring.tally;
-    seen
 }
 
 fn report(seen: Vec<Seen>, used: &Usage, elapsed: Duration) -> serde_json::Value {

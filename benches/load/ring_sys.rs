@@ -220,12 +220,13 @@ impl FastRing {
         }
     }
 
-    fn has_used(&self) -> bool {
+    /// True when there is an answer.
+    pub fn has_used(&self) -> bool {
         self.word(self.used, 2).load(Ordering::Acquire) != self.last_used
     }
 
-    /// Looks until there is an answer; false when there is none for a long time.
-    pub fn spin(&mut self) -> bool {
+    /// Asks for no notification. To be said again now and then: see below.
+    pub fn want_no_notification(&mut self) {
         if self.event_index {
             // An index that is behind: it is passed once in 65,536 answers.
             let behind = self.last_used.wrapping_sub(1);
@@ -234,13 +235,6 @@ impl FastRing {
         } else {
             self.word(self.available, 0).store(1, Ordering::Relaxed);
         }
-        for _ in 0..4_000_000_000u64 {
-            if self.has_used() {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        false
     }
 
     /// Sleeps until there is an answer; false when there is none by `timeout`.

@@ -21,25 +21,25 @@ BINARIES = [PROGRAMS / "vhost-user-scsi-mpath", PROGRAMS / "mpathctl", PROGRAMS 
 
 
 _making_disk = threading.Lock()
-_disks = [] # the one of this run
+_disks = {} # those of this run
 
 
-def programs_disk():
-    """An image with our programs as built on this machine, and with the libraries that they load here: the machine
-    inside may have others. One serves all machines of a run."""
+def programs_disk(binaries):
+    """An image with programs as built on this machine, and with the libraries that they load here: the machine inside
+    may have others. One serves all machines of a run that want the same."""
     with _making_disk:
-        if not _disks:
-            _disks.append(make_programs_disk())
-        return _disks[0]
+        if binaries not in _disks:
+            _disks[binaries] = make_programs_disk(f"programs{len(_disks) or ''}", binaries)
+        return _disks[binaries]
 
 
-def make_programs_disk():
-    root = OUT / "programs"
+def make_programs_disk(called, binaries):
+    root = OUT / called
     shutil.rmtree(root, ignore_errors=True)
     for name in ("bin", "lib"):
         (root / name).mkdir(parents=True)
     shutil.copy(HERE / "lab.sh", root)
-    for binary in BINARIES:
+    for binary in binaries:
         shutil.copy(binary, root / "lib" / f"{binary.name}.elf")
         listing = subprocess.run(["ldd", binary], capture_output=True, text=True, check=True).stdout
         for library in re.findall(r"/[^ ]+\.so[^ ]*", listing):
@@ -49,7 +49,7 @@ def make_programs_disk():
                            f" --argv0 {binary.name} /mnt/lib/{binary.name}.elf \"$@\"\n")
         wrapper.chmod(0o755)
     subprocess.run(["strip", "--strip-debug", *root.glob("lib/*.elf")], check=False)
-    image = OUT / "programs.img"
+    image = OUT / f"{called}.img"
     image.unlink(missing_ok=True)
     megabytes = sum(file.stat().st_size for file in root.rglob("*")) * 5 // 4 >> 20
     subprocess.run(["/usr/sbin/mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", root, image,
@@ -88,18 +88,18 @@ class Load:
 class Machine:
     """A running machine."""
 
-    def __init__(self, name, vcpus=2, memory_mib=1024, system=HYPERVISOR):
-        """Returns when it is up."""
+    def __init__(self, name, vcpus=2, memory_mib=1024, system=HYPERVISOR, programs=(*BINARIES,), accelerate=None, patience=120):
+        """Returns when it is up, which may take so many seconds. It has these programs of this machine."""
         self.directory = OUT / name
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
-        disk = programs_disk()
+        disk = programs_disk(programs)
         drive = ["-drive", f"if=none,id=programs,format=raw,readonly=on,file={disk}",
                  "-device", "virtio-blk-pci,drive=programs"]
         for once_more in (True, False):
-            self._vm = Vm(self.directory, drive, vcpus, memory_mib, system=system)
+            self._vm = Vm(self.directory, drive, vcpus, memory_mib, accelerate, system)
             try:
-                return self._vm.guest.wait_ready()
+                return self._vm.guest.wait_ready(patience)
             except GuestError as error:
                 self.close()
                 if not once_more:
