@@ -7,9 +7,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
+use super::direct::Direct;
 use super::mapped_sys::Mapped;
 use super::store_sys::{self, Direction};
 use crate::buffer::Segments;
+use crate::path::address::Cache;
 
 /// Bytes handled at once where data goes through memory of our own.
 pub(super) const CHUNK: usize = 64 << 10;
@@ -30,6 +32,8 @@ pub(super) struct FileStore {
     memory: bool,
     /// Where the file is in memory: for reading.
     mapped: Option<Mapped>,
+    /// Where it is read and written past the page cache: what that wants.
+    direct: Option<Direct>,
 }
 
 impl Store {
@@ -37,7 +41,29 @@ impl Store {
     pub(super) fn file(file: File) -> Self {
         let memory = store_sys::is_memory_backed(file.as_fd());
         let mapped = memory.then(|| Mapped::new(&file)).flatten();
-        Store::File(FileStore { file, memory, mapped })
+        Store::File(FileStore { file, memory, mapped, direct: None })
+    }
+
+    /// Blocks in `file`, which direct I/O has begun on. Offsets and lengths are whole blocks then,
+    /// here and in all that follows.
+    pub(super) fn direct(file: File, direct: Direct) -> Self {
+        Store::File(FileStore { file, memory: false, mapped: None, direct: Some(direct) })
+    }
+
+    /// What there is between the unit and its image.
+    pub(super) fn cache(&self) -> Cache {
+        match self {
+            Store::File(FileStore { direct: Some(_), .. }) => Cache::None,
+            _ => Cache::Writeback,
+        }
+    }
+
+    /// True when an engine of its own can give this memory to the kernel.
+    pub(super) fn takes(&self, memory: &Segments) -> bool {
+        match self {
+            Store::File(FileStore { direct: Some(direct), .. }) => direct.takes(memory),
+            _ => true,
+        }
     }
 
     /// True when reading and writing never waits for a disk.
@@ -103,6 +129,12 @@ impl Store {
     /// Reads into memory of our own.
     pub(super) fn read_bytes(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         match self {
+            Store::File(FileStore { file, direct: Some(direct), .. }) => {
+                let len = into.len();
+                let give =
+                    |at: usize, piece: &[u8]| into[at..at + piece.len()].copy_from_slice(piece);
+                direct.read(file, offset, len, give)
+            }
             Store::File(store) => store.file.read_exact_at(into, offset),
             Store::Null => {
                 into.fill(0);
@@ -114,6 +146,12 @@ impl Store {
     /// Writes from memory of our own.
     pub(super) fn write_bytes(&self, offset: u64, from: &[u8]) -> io::Result<()> {
         match self {
+            Store::File(FileStore { file, direct: Some(direct), .. }) => {
+                let put = |at: usize, piece: &mut [u8]| {
+                    piece.copy_from_slice(&from[at..at + piece.len()])
+                };
+                direct.write(file, offset, from.len(), put)
+            }
             Store::File(store) => {
                 store.file.write_all_at(from, offset)?;
                 store.note_written(offset, from.len());
@@ -206,6 +244,9 @@ impl FileStore {
         len: usize,
         durable: bool,
     ) -> io::Result<()> {
+        if let Some(direct) = self.direct.filter(|direct| !direct.takes(memory)) {
+            return self.bounce(direct, direction, offset, memory, len, durable);
+        }
         let mut done = 0;
         let mut rest = Segments::new();
         while done < len {
@@ -227,6 +268,29 @@ impl FileStore {
             }
         }
         Ok(())
+    }
+
+    /// The same through memory of our own.
+    fn bounce(
+        &self,
+        direct: Direct,
+        direction: Direction,
+        offset: u64,
+        memory: &Segments,
+        len: usize,
+        durable: bool,
+    ) -> io::Result<()> {
+        match direction {
+            Direction::Read => direct.read(&self.file, offset, len, |at, piece| {
+                memory.write_at(at, piece);
+            }),
+            Direction::Write => {
+                direct.write(&self.file, offset, len, |at, piece| {
+                    memory.read_at(at, piece);
+                })?;
+                if durable { self.file.sync_data() } else { Ok(()) }
+            }
+        }
     }
 }
 
