@@ -13,7 +13,8 @@
 //!           |                   exclusion.rs, and the helper thread for commands that may wait
 //!           v
 //!         Store                 the bytes (store.rs): a file, a block device, memory, or nothing;
-//!                               what is in memory is read without a system call (mapped_sys.rs),
+//!                               what is in memory is copied without a system call (mapped_sys.rs,
+//!                               stripes.rs),
 //!                               what is on a disk past the page cache, if wanted (direct.rs)
 //! ```
 //!
@@ -55,6 +56,7 @@ pub mod reservations;
 mod ring_sys;
 mod store;
 mod store_sys;
+mod stripes;
 mod table;
 mod thin;
 mod verify;

@@ -10,11 +10,14 @@ use std::os::unix::fs::FileExt;
 use super::direct::Direct;
 use super::mapped_sys::Mapped;
 use super::store_sys::{self, Direction};
+use super::stripes::HELD_MAX;
 use crate::buffer::Segments;
 use crate::path::address::Cache;
 
 /// Bytes handled at once where data goes through memory of our own.
 pub(super) const CHUNK: usize = 64 << 10;
+/// Bytes of a mapped file that are zeroed at once: others wait for no more.
+const ZERO_MAX: u64 = 4 << 20;
 
 /// Where the blocks are.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ pub(super) enum Store {
 pub(super) struct FileStore {
     file: File,
     memory: bool,
-    /// Where the file is in memory: for reading.
+    /// Where the file is in memory: copied without a system call.
     mapped: Option<Mapped>,
     /// Where it is read and written past the page cache: what that wants.
     direct: Option<Direct>,
@@ -117,6 +120,12 @@ impl Store {
         durable: bool,
     ) -> io::Result<()> {
         match self {
+            // The page is the medium: there is nothing to wait for.
+            Store::File(FileStore { mapped: Some(mapped), .. })
+                if mapped.write(offset, from, len) =>
+            {
+                Ok(())
+            }
             Store::File(store) => {
                 store.transfer(Direction::Write, offset, from, len, durable)?;
                 store.note_written(offset, len);
@@ -135,7 +144,11 @@ impl Store {
                     |at: usize, piece: &[u8]| into[at..at + piece.len()].copy_from_slice(piece);
                 direct.read(file, offset, len, give)
             }
-            Store::File(store) => store.file.read_exact_at(into, offset),
+            Store::File(store) => {
+                let len = into.len();
+                let read = || store.file.read_exact_at(into, offset);
+                store.apart(Direction::Read, offset, len, read)
+            }
             Store::Null => {
                 into.fill(0);
                 Ok(())
@@ -153,7 +166,8 @@ impl Store {
                 direct.write(file, offset, from.len(), put)
             }
             Store::File(store) => {
-                store.file.write_all_at(from, offset)?;
+                let write = || store.file.write_all_at(from, offset);
+                store.apart(Direction::Write, offset, from.len(), write)?;
                 store.note_written(offset, from.len());
                 Ok(())
             }
@@ -168,7 +182,7 @@ impl Store {
         }
     }
 
-    /// True when reads of a file need no system call.
+    /// True when transfers need no system call.
     pub(super) fn is_mapped(&self) -> bool {
         matches!(self, Store::File(FileStore { mapped: Some(_), .. }))
     }
@@ -176,13 +190,27 @@ impl Store {
     /// Makes a range read as zeroes; `deallocate` gives its space back where that is possible.
     pub(super) fn zero(&self, offset: u64, len: u64, deallocate: bool) -> io::Result<()> {
         let Store::File(store) = self else { return Ok(()) };
-        if let Some(mapped) = &store.mapped {
-            mapped.note_hole(offset, len);
+        let mut done = 0;
+        while done < len {
+            let at = offset + done;
+            let most = if store.mapped.is_some() { ZERO_MAX - at % ZERO_MAX } else { len };
+            let take = (len - done).min(most);
+            let zeroed = store.apart(Direction::Write, at, take as usize, || {
+                if let Some(mapped) = &store.mapped {
+                    mapped.note_hole(at, take);
+                }
+                store_sys::zero_range(store.fd(), at, take, deallocate)
+            });
+            if zeroed.is_err() {
+                // Not every file system can: then as any other data.
+                return self.write_zeroes(at, len - done);
+            }
+            done += take;
         }
-        if store_sys::zero_range(store.fd(), offset, len, deallocate).is_ok() {
-            return Ok(());
-        }
-        // Not every file system can: then as any other data.
+        Ok(())
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
         let zeroes = [0; CHUNK];
         let mut done = 0;
         while done < len {
@@ -250,14 +278,17 @@ impl FileStore {
         let mut done = 0;
         let mut rest = Segments::new();
         while done < len {
+            let most = if self.mapped.is_some() { HELD_MAX } else { usize::MAX };
+            let take = (len - done).min(most);
             // The usual case is one call with the list as it was lent.
-            let whole = done == 0 && len == memory.len();
+            let whole = done == 0 && take == memory.len();
             if !whole {
-                rest.assign_range(memory, done, len - done);
+                rest.assign_range(memory, done, take);
             }
             let list = if whole { memory } else { &rest };
             let at = offset + done as u64;
-            match store_sys::transfer(self.fd(), direction, at, list, durable) {
+            let call = || store_sys::transfer(self.fd(), direction, at, list, durable);
+            match self.apart(direction, at, take, call) {
                 Ok(0) if direction == Direction::Read => {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
@@ -270,7 +301,22 @@ impl FileStore {
         Ok(())
     }
 
-    /// The same through memory of our own.
+    /// Runs one call into the kernel apart from copies of the same blocks.
+    fn apart<T>(
+        &self,
+        direction: Direction,
+        offset: u64,
+        len: usize,
+        mut run: impl FnMut() -> T,
+    ) -> T {
+        match (&self.mapped, direction) {
+            (None, _) => run(),
+            (Some(mapped), Direction::Read) => mapped.stripes.read(offset, len, run),
+            (Some(mapped), Direction::Write) => mapped.stripes.write(offset, len, run),
+        }
+    }
+
+    /// A transfer through memory of our own.
     fn bounce(
         &self,
         direct: Direct,
@@ -354,6 +400,36 @@ mod tests {
         file.set_len(4096).unwrap();
         assert!(read(4096).is_err());
         assert_eq!(read(0).unwrap(), [3; 4096]);
+    }
+
+    /// One writes by a copy, one by system calls, one makes holes: who reads sees one of them.
+    #[test]
+    fn writes_of_one_block_of_a_mapped_store_do_not_mix() {
+        const ROUNDS: usize = 1000;
+        let file = store_sys::memory_file("store-test").unwrap();
+        file.set_len(1 << 20).unwrap();
+        let store = &Store::file(file);
+        store.write_bytes(0, &[2; 4096]).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let data = OwnedBuffer::from_vec(vec![1; 4096]);
+                (0..ROUNDS).for_each(|_| store.write(0, data.segments(), 4096, false).unwrap());
+            });
+            scope.spawn(|| {
+                for round in 0..ROUNDS {
+                    store.write_bytes(0, &[2; 4096]).unwrap();
+                    if round % 16 == 0 {
+                        store.zero(0, 4096, true).unwrap();
+                    }
+                }
+            });
+            let back = OwnedBuffer::zeroed(4096);
+            for _ in 0..ROUNDS {
+                store.read(0, back.segments(), 4096).unwrap();
+                let seen = back.to_vec();
+                assert!(seen[0] <= 2 && seen.iter().all(|byte| *byte == seen[0]), "{seen:?}");
+            }
+        });
     }
 
     #[test]
