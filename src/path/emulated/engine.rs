@@ -7,6 +7,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::ring_sys::Ring;
 use super::store::Store;
+use crate::path::address::Cache;
 use crate::path::waker::Waker;
 
 /// A channel's engine.
@@ -45,9 +46,11 @@ impl Engine {
         let (Some(file), false) = (store.raw_fd(), store.is_memory()) else {
             return if store.is_mapped() { "mapped" } else { "preadv2" };
         };
-        match Ring::new(file) {
-            Ok(_) => "io_uring",
-            Err(_) => "preadv2-thread",
+        match (Ring::new(file), store.cache()) {
+            (Ok(_), Cache::Writeback) => "io_uring",
+            (Ok(_), Cache::None) => "io_uring, O_DIRECT",
+            (Err(_), Cache::Writeback) => "preadv2-thread",
+            (Err(_), Cache::None) => "preadv2-thread, O_DIRECT",
         }
     }
 }
