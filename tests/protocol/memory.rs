@@ -83,8 +83,10 @@ impl GuestMemory {
     pub fn watch(&self) {
         let total = self.regions.iter().map(|region| region.len as usize).sum();
         let mut bytes = vec![0; total];
+        // Held from before the copy: a write of the driver's meanwhile waits, and is repeated in it.
+        let mut undisturbed = self.undisturbed.lock().expect("no test fails while it writes");
         self.mapping.read(0, &mut bytes);
-        *self.undisturbed.lock().expect("no test fails while it writes") = Some(bytes);
+        *undisturbed = Some(bytes);
     }
 
     /// Copies these pages, which may be no memory at all, once more.
