@@ -1,6 +1,8 @@
 //! `cache=none`: what goes straight to the kernel, what goes through memory of our own, and that
 //! nothing is left in the page cache.
 
+#![allow(clippy::single_range_in_vec_init, reason = "a list of pieces may have one")]
+
 use super::engines::{array_on, direct, disk_file};
 use super::*;
 use crate::buffer::Segments;
