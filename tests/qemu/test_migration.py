@@ -95,16 +95,16 @@ class Moves(LabCase):
     def move_under_load(self, rounds, before=lambda: None, after=lambda: None):
         """Moves the guest so many times while fio runs in it; `before` and `after` are called around each move."""
         workload = self.start_workload(seconds=4 + 16 * rounds, writes_per_second=self.writes // (5 + rounds))
-        self.guest.run(f"dd if=/dev/urandom of={STILL} bs=1M count={STILL_MIB} oflag=direct 2>/dev/null")
-        content = self.guest.run(f"md5sum {STILL}")
+        self.guest.run(f"dd if=/dev/urandom of={STILL} bs=1M count={STILL_MIB} oflag=direct 2>/dev/null", timeout=90)
+        content = self.guest.run(f"md5sum {STILL}", timeout=90)
         downtimes = []
         for turn in range(rounds):
             self.assertFalse(workload.ended, f"fio ended before move {turn + 1}")
             before()
             downtimes.append(self.move(meanwhile=f"echo 1 >/proc/sys/vm/drop_caches; cat {STILL} >/dev/null"))
-            self.assertEqual(self.guest.run(f"md5sum {STILL}"), content, "what was read during the move")
+            self.assertEqual(self.guest.run(f"md5sum {STILL}", timeout=90), content, "what was read during the move")
             completed = workload.completed
-            self.wait_until(lambda: workload.completed > completed + 50, "fio goes on there")
+            self.wait_until(lambda: workload.completed > completed + 50, "fio goes on there", timeout=90)
             after()
         result = workload.finish(timeout=60 + 30 * rounds)
         longest = max(downtimes)
