@@ -13,6 +13,7 @@ import sweep as sweeping
 
 MEGABYTES = 256
 READ_32 = ("--depth", 32)
+READ_32_ASLEEP = ("--depth", 32, "--wait", "sleep")
 READ_1_ASLEEP = ("--depth", 1, "--wait", "sleep")
 SEQUENTIAL = ("--depth", 8, "--size", 131072, "--order", "sequential")
 WRITE_32 = ("--depth", 32, "--mix", "write")
@@ -172,21 +173,28 @@ def limited_paths(lab):
 
 
 def disk_file(lab):
-    """A file that is not in memory, beside fio straight on it."""
+    """A file that is not in memory, past the page cache and through it, beside fio straight on it.
+
+    fio sleeps while it waits, and so does the driver here: neither takes a processor from the disk's own work."""
     sides.need("fio")
     image = sides.filled(sides.TARGET / "bench.img", 512)
+
+    def ours(settings=""):
+        with sides.ours(lab.directory, [f"emulated:{image}?port=1{settings}"]) as side:
+            return sides.load(side, *READ_32_ASLEEP, seconds=lab.options.seconds)
     try:
-        with sides.ours(lab.directory, [f"emulated:{image}?port=1"]) as side:
-            found = sides.load(side, *READ_32, seconds=lab.options.seconds)
-        direct = fio(image, lab.options.seconds)
+        samples = lab.rounds({"file on a disk, O_DIRECT": lambda: ours("&cache=none"),
+                              "fio, io_uring, O_DIRECT": lambda: fio(image, lab.options.seconds)})
+        cached = ours()
     finally:
         for file in (image, image.with_name("bench.img.wwid"), image.with_name("bench.img.pr")):
             file.unlink(missing_ok=True)
-    lab.results["figures"].update({"file on a disk, through the page cache": found, "fio, io_uring, O_DIRECT": direct})
-    times = found["commands_per_second"] / direct["commands_per_second"]
-    lab.bar("image on a disk file with O_DIRECT, depth 32, against fio with io_uring", ">= 0.9", "not measured", None,
-            "the built-in array has no O_DIRECT (src/path/emulated/mod.rs says why); through the page cache, warm, it has "
-            f"{times:.2f} times what fio has past it")
+    lab.results["figures"]["file on a disk, through the page cache"] = cached
+    times = ratio(samples, "file on a disk, O_DIRECT", "fio, io_uring, O_DIRECT", "commands_per_second")
+    warm = cached["commands_per_second"] / statistics.median(found["commands_per_second"]
+                                                             for found in samples["fio, io_uring, O_DIRECT"])
+    lab.bar("image on a disk file with O_DIRECT (`cache=none`), depth 32, against fio with io_uring", ">= 0.9", f"{times:.2f}",
+            times >= 0.9, f"through the page cache, warm, it is {warm:.1f}")
 
 
 def fio(target, seconds):

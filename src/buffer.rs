@@ -115,18 +115,31 @@ impl Segments {
         done
     }
 
-    /// Copies `len` bytes from `from` to the beginning, as far as there is room.
+    /// Copies `len` bytes from `from` on to byte `offset`, as far as there is room.
     ///
     /// # Safety
     /// `len` bytes at `from` must be readable during the call. They may change meanwhile.
-    pub unsafe fn fill_from(&self, from: *const u8, len: usize) {
+    pub unsafe fn write_from(&self, offset: usize, from: *const u8, len: usize) {
         let mut from = from;
-        self.walk(0, len, |address, take| {
+        self.walk(offset, len, |address, take| {
             // SAFETY: the lender promises that the piece is mapped and writable, the caller that
             // what it is filled from is readable; `walk` stays inside both. They may be the same
             // memory.
             unsafe { ptr::copy(from, address, take) };
             from = from.wrapping_add(take);
+        });
+    }
+
+    /// Copies `len` bytes from byte `offset` on to `into`, as far as there are any.
+    ///
+    /// # Safety
+    /// `len` bytes at `into` must be writable during the call, and no reference to them may exist.
+    pub unsafe fn read_into(&self, offset: usize, into: *mut u8, len: usize) {
+        let mut into = into;
+        self.walk(offset, len, |address, take| {
+            // SAFETY: as in `write_from`, with the directions changed.
+            unsafe { ptr::copy(address, into, take) };
+            into = into.wrapping_add(take);
         });
     }
 

@@ -28,6 +28,12 @@ pub const STOP_MARGIN: Duration = Duration::from_secs(1);
 pub const BUSY_POLL_DEFAULT: Duration = Duration::from_micros(32);
 /// How long it looks after the first sleep that was a short one.
 pub const SPIN_FIRST: Duration = Duration::from_micros(4);
+/// Looks in vain, one after the other, until a lane leaves it: more than it takes to find the time.
+pub const SPIN_VAIN_MAX: u32 = 8;
+/// For so many sleeps the first time...
+pub const SPIN_REST_FIRST: u32 = 64;
+/// ...for twice as many each time, up to this.
+pub const SPIN_REST_MOST: u32 = 4096;
 /// Log lines of one kind about one path or ring before they are only counted...
 pub const LOG_BURST: u32 = 16;
 /// ...until this much time has passed since the first of them; then one line tells their number...

@@ -235,6 +235,13 @@ pub(super) const SOCKETS: &[Call] = calls![
     SYS_fcntl[Is(1, libc::F_SETFL as u64)],
 ];
 
+/// Speaking with a target over a connection that a session's thread has made, beside reading and
+/// writing as such.
+pub(super) const CONNECTION: &[Call] = calls![
+    SYS_recvfrom,
+    SYS_setsockopt [Is(1, libc::IPPROTO_TCP as u64), Is(2, libc::TCP_CORK as u64)],
+];
+
 /// Connecting to a target by TCP.
 pub(super) const TCP: &[Call] = calls![
     SYS_socket [Is(0, AF_INET), Bits(1, SOCK_TYPE, SOCK_STREAM)],

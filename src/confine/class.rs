@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::calls::{
-    Call, LIBISCSI, NAMES, NO_CACHE, NO_FILES, NODES, PROCESS, READING, REMOVING, RINGS, RUNTIME,
-    SCSI, SHARED_MEMORY, SOCKETS, TCP, THREADS, TRANSFERS, UEVENTS, WAITING, WRITING,
+    CONNECTION, Call, LIBISCSI, NAMES, NO_CACHE, NO_FILES, NODES, PROCESS, READING, REMOVING,
+    RINGS, RUNTIME, SCSI, SHARED_MEMORY, SOCKETS, TCP, THREADS, TRANSFERS, UEVENTS, WAITING,
+    WRITING,
 };
 
 /// A kind of thread.
@@ -100,7 +101,8 @@ impl Class {
             Class::Foreman => &[],
             Class::Protocol => &[WAITING, SOCKETS, SHARED_MEMORY],
             // The array's images are open when a lane gets them.
-            Class::Lane => &[WAITING, RINGS, TRANSFERS],
+            // And it has sessions of the path's threads.
+            Class::Lane => &[WAITING, RINGS, TRANSFERS, CONNECTION],
             // Reports read what sysfs says of devices.
             Class::Manager => &[WAITING, SOCKETS, RINGS, READING, TRANSFERS],
             Class::Opener => &[WAITING, SOCKETS, READING, WRITING, REMOVING, NODES, RINGS],

@@ -81,7 +81,7 @@ pub struct Client {
 impl Client {
     /// Connects and negotiates. No answer is waited for longer than `timeout`.
     pub fn connect(socket: &Path, timeout: Duration) -> Result<Client, ClientError> {
-        let stream = UnixStream::connect(socket).map_err(|cause| {
+        let stream = uninterrupted(|| UnixStream::connect(socket)).map_err(|cause| {
             let socket = socket.to_owned();
             match cause.kind() {
                 io::ErrorKind::NotFound => ClientError::Missing(socket),
@@ -152,9 +152,9 @@ impl Client {
                 }
             }
             let mut chunk = [0; 4096];
-            let received = self.stream.get_ref().recv_with_fd(&mut chunk);
-            let (count, file) =
-                received.map_err(|error| self.io(io::Error::from_raw_os_error(error.errno())))?;
+            let stream = self.stream.get_ref();
+            let receive = || stream.recv_with_fd(&mut chunk).map_err(io::Error::from);
+            let (count, file) = uninterrupted(receive).map_err(|cause| self.io(cause))?;
             if count == 0 {
                 return Err(ClientError::Closed(self.socket.clone()));
             }
@@ -249,6 +249,17 @@ impl Client {
     }
 }
 
+/// Calls `call` until nothing interrupts it. A socket with a timeout is interrupted also where no
+/// signal has come: by the kernel's own work for the thread, such as the end of an io_uring.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 fn refused(error: &Value) -> ClientError {
     let word = |name: &str| error[name].as_str().unwrap_or("no reason given").to_owned();
     ClientError::Refused { class: word("class"), desc: word("desc") }
@@ -257,16 +268,24 @@ fn refused(error: &Value) -> ClientError {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsRawFd;
+    use std::thread;
+
+    use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
     use super::*;
     use crate::control::dialogue;
 
     /// What a successor makes of a backend that gives its socket away and ends with these words.
     fn taken_over(words: &'static [u8]) -> bool {
+        taken_over_after(words, Duration::ZERO)
+    }
+
+    /// The same of one that takes its time to give the socket away.
+    fn taken_over_after(words: &'static [u8], pause: Duration) -> bool {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.ctl");
         let listener = UnixListener::bind(&path).unwrap();
-        let backend = std::thread::spawn(move || {
+        let backend = thread::spawn(move || {
             let mut stream = listener.accept().unwrap().0;
             let mut lines = BufReader::new(stream.try_clone().unwrap());
             let mut line = String::new();
@@ -274,6 +293,7 @@ mod tests {
             lines.read_line(&mut line).unwrap();
             stream.write_all(b"{\"return\": {}, \"id\": 1}\n").unwrap();
             lines.read_line(&mut line).unwrap();
+            thread::sleep(pause);
             let answer: &[u8] = b"{\"return\": {}, \"id\": \"takeover\"}\r\n";
             stream.send_with_fd(answer, listener.as_raw_fd()).unwrap();
             stream.write_all(words).unwrap();
@@ -290,5 +310,17 @@ mod tests {
         assert!(taken_over(b"{\"event\": \"LUN_STATE_CHANGED\"}\r\n{\"end\": \"orderly\"}\r\n"));
         assert!(!taken_over(b""));
         assert!(!taken_over(b"{\"event\": \"LUN_STATE_CHANGED\"}\r\n"));
+    }
+
+    #[test]
+    fn take_over_is_not_ended_by_an_interruption() {
+        extern "C" fn ignore(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+        register_signal_handler(SIGRTMIN(), ignore).unwrap();
+        let successor = thread::spawn(|| taken_over_after(LAST_WORD, Duration::from_millis(100)));
+        while !successor.is_finished() {
+            successor.kill(SIGRTMIN()).unwrap();
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(successor.join().unwrap());
     }
 }

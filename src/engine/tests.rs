@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::driven::Driven;
-use super::guest::{Guest, Request};
+use super::guest::{Guest, Leftovers, Request};
 use super::{Deadlines, Lane, Manager};
 use crate::buffer::Segments;
-use crate::completion::{Outcome, Owed};
+use crate::completion::{Outcome, Owed, Response};
 use crate::ids::{LaneId, RingIndex};
 use crate::limits::{MAIL_PAUSE, MAIL_UNREAD_MAX, RING_SIZE_MAX, TRIES_MAX};
 use crate::multipath::{Failback, NoPathRetry, Placement, Policy, Settings};
@@ -59,6 +59,122 @@ impl Guest for Greedy {
     fn post_event(&mut self, _: Event) {}
 
     fn flush(&mut self) {}
+}
+
+/// A guest that goes on elsewhere, with these commands left of before.
+#[derive(Default)]
+struct Moving {
+    left: Vec<Cdb>,
+    moves: bool,
+    answers: Vec<Outcome>,
+}
+
+impl Guest for Moving {
+    fn next(&mut self, request: &mut Request) -> Option<Owed> {
+        let cdb = self.left.pop()?;
+        let address = Address::LogicalUnit { target: 0, lun: 0 };
+        let attribute = TaskAttribute::Simple;
+        request.header = Some(RequestHeader { address, tag: 0, attribute, cdb });
+        request.again = true;
+        Some(Owed::new(RingIndex::FIRST_REQUEST, self.left.len() as u16))
+    }
+
+    fn complete(&mut self, owed: Owed, outcome: &Outcome, _: &Segments) {
+        owed.settle();
+        self.answers.push(outcome.clone());
+    }
+
+    fn leftovers(&self) -> Leftovers {
+        if self.moves { Leftovers::Resend } else { Leftovers::Fail }
+    }
+
+    fn next_control(&mut self) -> Option<(Owed, ControlRequest)> {
+        None
+    }
+
+    fn answer_control(&mut self, owed: Owed, _: &ControlRequest, _: ControlResponse) {
+        owed.settle();
+    }
+
+    fn post_event(&mut self, _: Event) {}
+
+    fn flush(&mut self) {}
+}
+
+/// A manager, its only path and a lane that serves.
+fn served(now: Instant) -> (Manager<Port>, Port, Lane<Port>) {
+    let mut manager = manager(now);
+    let array = Array::in_memory(1 << 20, 512, Naa6::local([1; 12])).unwrap();
+    let port = Port::on(&array, 1, 1, AccessState::ActiveOptimized).unwrap();
+    let transport = std::sync::Arc::new(port.clone());
+    manager.add("one".to_owned(), Placement::default(), transport, now).unwrap();
+    let mut lane = manager.hub().lane_at(LaneId::FIRST, now).unwrap();
+    lane.resume();
+    (manager, port, lane)
+}
+
+/// Turns both until the guest has so many answers.
+fn turn_until(
+    manager: &mut Manager<Port>,
+    lane: &mut Lane<Port>,
+    guest: &mut Moving,
+    count: usize,
+) {
+    let begin = Instant::now();
+    while guest.answers.len() < count {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{count} answers: {:?}", guest.answers);
+        manager.turn(Instant::now());
+        lane.turn(guest, Instant::now());
+    }
+}
+
+/// TEST UNIT READY.
+fn ready() -> Cdb {
+    Cdb::new(&[0; 6])
+}
+
+#[test]
+fn command_left_of_before_does_not_begin_when_the_time_to_move_is_up() {
+    let now = Instant::now();
+    let (mut manager, _port, mut lane) = served(now);
+    let mut guest = Moving { left: vec![ready()], ..Moving::default() };
+    turn_until(&mut manager, &mut lane, &mut guest, 1);
+    assert_eq!(guest.answers.pop().unwrap().status, Status::GOOD, "the path works");
+    guest.moves = true;
+    lane.drain(Instant::now());
+    // Of the two, MODE SELECT may not be executed twice.
+    guest.left = vec![Cdb::new(&[0x55, 0x10, 0, 0, 0, 0, 0, 0, 0, 0]), ready()];
+    turn_until(&mut manager, &mut lane, &mut guest, 2);
+    assert_eq!(guest.answers[0].status, Status::BUSY, "the array has answered");
+    let sense = guest.answers[1].sense.as_ref().and_then(|sense| sense.decode());
+    assert_eq!(sense, Some((SenseKey::AbortedCommand, Asc::I_T_NEXUS_LOSS)));
+    assert!(lane.is_idle());
+}
+
+#[test]
+fn command_that_waits_does_not_begin_when_a_path_returns_as_the_time_is_up() {
+    let now = Instant::now();
+    let (mut manager, port, mut lane) = served(now);
+    let mut guest = Moving { left: vec![ready()], ..Moving::default() };
+    turn_until(&mut manager, &mut lane, &mut guest, 1);
+    port.inject(Fault::new(FaultKind::Disconnect)).unwrap();
+    guest.left = vec![ready()];
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(50) {
+        manager.turn(Instant::now());
+        lane.turn(&mut guest, Instant::now());
+    }
+    assert_eq!(guest.answers.len(), 1, "it waits");
+    port.clear_faults();
+    let version = manager.hub().snapshot().table.version;
+    while !manager.hub().snapshot().table.has_usable() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "the path does not return");
+        manager.turn(Instant::now());
+    }
+    assert!(manager.hub().snapshot().table.version > version);
+    lane.drain(Instant::now());
+    lane.turn(&mut guest, Instant::now());
+    assert_eq!(guest.answers[1].response, Response::Failure, "the array has answered");
 }
 
 fn manager(now: Instant) -> Manager<Port> {

@@ -49,6 +49,9 @@ pub enum LogError {
     /// The file is shorter than the log: touching it would be fatal.
     #[error("the file behind the dirty log ends before the log does")]
     Short,
+    /// There is none, and rings run: what they write would be marked nowhere.
+    #[error("LOG_ALL is accepted while rings run, and no dirty log was brought for it")]
+    Missing,
     /// Its size makes no sense.
     #[error("the dirty log has an impossible size")]
     Size,

@@ -30,6 +30,20 @@ impl<F: Lanes> Session<F> {
         Ok(())
     }
 
+    /// LOG_ALL came or went. When it goes the log is let go of: it is memory of the front end's, who
+    /// brings one whenever it wants to be told.
+    pub(super) fn change_log_all(&mut self) -> Result<()> {
+        let on = self.features.log_all();
+        if on && self.log.is_none() && !self.running().is_empty() {
+            return Err(LogError::Missing.into());
+        }
+        self.change_log();
+        if !on {
+            self.log = None;
+        }
+        Ok(())
+    }
+
     /// The log, while what is written is to be marked.
     pub(super) fn active_log(&self) -> Option<Arc<DirtyLog>> {
         self.log.clone().filter(|_| self.features.log_all())

@@ -127,14 +127,23 @@ impl Rings {
         self.queues().for_each(|queue| queue.set_log(log.clone()));
     }
 
-    /// A ring stops, and the driver goes on elsewhere.
+    /// A ring stops, and the driver goes on elsewhere. What is left of before on the control and the
+    /// event ring is ended here: the lane may have stopped taking anything with its request ring.
     pub fn stop_to_move(&mut self, ring: RingIndex) {
-        let Some(queue) = self.place(ring) else { return };
+        let Some(queue) = self.queue(ring) else { return };
         queue.stop_to_move();
-        if ring == RingIndex::EVENT
-            && let Some(queue) = &mut self.event
-        {
-            self.events.give_up_left(queue, &mut self.chain);
+        match ring {
+            RingIndex::CONTROL => {
+                if let Some(queue) = &mut self.control {
+                    while queue.is_left() && take_control(queue, &mut self.chain).is_some() {}
+                }
+            }
+            RingIndex::EVENT => {
+                if let Some(queue) = &mut self.event {
+                    self.events.give_up_left(queue, &mut self.chain);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -234,23 +243,9 @@ impl Guest for Rings {
         self.asked_control = true;
         let queue = self.control.as_mut()?;
         for _ in 0..queue.size() {
-            let Taken { head, again, walked } = queue.take(&mut self.chain)?;
-            match walked.map_err(RequestError::from).and_then(|()| read_control(&self.chain)) {
-                // What it was about may not have been taken again yet, and a part of it is done.
-                Ok(request) if again => {
-                    let (bytes, len) = request.response(ControlResponse::Failure);
-                    self.chain.writable.write_at(0, &bytes[..len]);
-                    queue.mark(&self.chain);
-                    queue.finish(head, len as u32);
-                }
-                Ok(request) => {
-                    queue.hold(head, &self.chain, CONTROL_RESPONSE_MAX);
-                    return Some((Owed::new(queue.index(), head), request));
-                }
-                Err(error) => {
-                    queue.complain(head, &error);
-                    queue.finish(head, 0);
-                }
+            if let Some((head, request)) = take_control(queue, &mut self.chain)? {
+                queue.hold(head, &self.chain, CONTROL_RESPONSE_MAX);
+                return Some((Owed::new(queue.index(), head), request));
             }
         }
         None
@@ -321,6 +316,26 @@ fn read_control(chain: &Chain) -> Result<ControlRequest, RequestError> {
         return Err(RequestError::ShortResponse(room));
     }
     Ok(request)
+}
+
+/// Takes a request from the control ring. `Some(None)`: it was dealt with here.
+fn take_control(queue: &mut Queue, chain: &mut Chain) -> Option<Option<(u16, ControlRequest)>> {
+    let Taken { head, again, walked } = queue.take(chain)?;
+    match walked.map_err(RequestError::from).and_then(|()| read_control(chain)) {
+        // What it was about may not have been taken again yet, and a part of it is done.
+        Ok(request) if again => {
+            let (bytes, len) = request.response(ControlResponse::Failure);
+            chain.writable.write_at(0, &bytes[..len]);
+            queue.mark(chain);
+            queue.finish(head, len as u32);
+        }
+        Ok(request) => return Some(Some((head, request))),
+        Err(error) => {
+            queue.complain(head, &error);
+            queue.finish(head, 0);
+        }
+    }
+    Some(None)
 }
 
 /// Answers a malformed request at once, as well as it can be.

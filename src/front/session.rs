@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use super::FrontConfig;
 use super::dirty::{DirtyLog, LogError};
+use super::enable::Wish;
 use super::features::{self, FeatureError, Features, PROTOCOL_FEATURES};
 use super::inflight::{self, RegionError, Shape};
 use super::memory::{GuestMemory, MemoryError, Region};
@@ -133,6 +134,8 @@ pub struct Session<F> {
     pub(super) region: Option<inflight::Region>,
     pub(super) rings: Vec<RingSetUp>,
     pub(super) stop: Option<StopWindow>,
+    /// The control ring is enabled, or will be.
+    pub(super) wish: Option<Wish>,
 }
 
 impl<F: Lanes> Session<F> {
@@ -151,6 +154,7 @@ impl<F: Lanes> Session<F> {
             region: None,
             rings,
             stop: None,
+            wish: None,
         }
     }
 
@@ -179,7 +183,7 @@ impl<F: Lanes> Session<F> {
     pub fn set_features(&mut self, bits: u64) -> Result<()> {
         let before = std::mem::replace(&mut self.features, Features::accept(bits)?);
         if before.log_all() != self.features.log_all() {
-            self.change_log();
+            self.change_log_all()?;
         }
         Ok(())
     }

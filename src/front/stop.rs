@@ -94,6 +94,9 @@ impl<F: Lanes> Session<F> {
             }
             result => result.ok(),
         };
+        if at == RingIndex::CONTROL {
+            self.wish = None;
+        }
         let ring = &mut self.rings[usize::from(at.0)];
         ring.running = false;
         // Where the worker could not start the ring, nothing was taken from it.

@@ -7,8 +7,8 @@ use std::fs::File;
 use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -255,6 +255,18 @@ impl TestRing {
         TestRequest { response, data: room }
     }
 
+    /// A LOGICAL UNIT RESET in the two descriptors from `head` on, not offered yet; where its answer
+    /// goes.
+    pub fn reset_request(&self, head: u16) -> u64 {
+        let mut request = [0; 24];
+        (request[4], request[8], request[10]) = (5, 1, 0x40);
+        let request = self.memory.store(&request);
+        let response = self.memory.store(&[0xFF]);
+        self.describe(head, request, 24, NEXT, head + 1);
+        self.describe(head + 1, response, 1, WRITE, 0);
+        response
+    }
+
     /// The response code that a request got.
     pub fn response_code(&self, request: TestRequest) -> u8 {
         self.memory.read(request.response, RESPONSE_LEN)[11]
@@ -274,6 +286,8 @@ pub fn event_file(event: &EventFd) -> File {
 pub struct FakeLanes {
     /// Requests are taken and not answered.
     pub hold: Arc<AtomicBool>,
+    /// While somebody has this, the lanes but the first get nowhere.
+    pub stall: Arc<Mutex<()>>,
     /// Front ends connected.
     pub connected: AtomicI32,
 }
@@ -281,8 +295,9 @@ pub struct FakeLanes {
 impl Lanes for FakeLanes {
     type Lane = FakeLane;
 
-    fn lane(&self, _: LaneId) -> std::io::Result<FakeLane> {
-        Ok(FakeLane { hold: self.hold.clone(), ..FakeLane::default() })
+    fn lane(&self, id: LaneId) -> std::io::Result<FakeLane> {
+        let stall = (id != LaneId::FIRST).then(|| self.stall.clone());
+        Ok(FakeLane { hold: self.hold.clone(), stall, ..FakeLane::default() })
     }
 
     fn connected(&self, connected: bool) {
@@ -294,6 +309,7 @@ impl Lanes for FakeLanes {
 #[derive(Debug, Default)]
 pub struct FakeLane {
     hold: Arc<AtomicBool>,
+    stall: Option<Arc<Mutex<()>>>,
     held: Vec<(Owed, u32, Segments)>,
     request: Request,
     deadline: Option<Instant>,
@@ -302,6 +318,7 @@ pub struct FakeLane {
 
 impl Driven for FakeLane {
     fn turn<G: Guest>(&mut self, guest: &mut G, now: Instant) -> Turn {
+        drop(self.stall.as_ref().map(|stall| stall.lock()));
         if self.gone {
             self.held.drain(..).for_each(|(owed, ..)| owed.abandon());
         }

@@ -15,18 +15,19 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::EventFd;
 
 use super::dirty::DirtyLog;
+use super::enable::EnableLast;
 use super::memory::GuestMemory;
 use super::poller::Poller;
 use super::queue::{Queue, RingStart};
 use super::rings::Rings;
 use super::spin::Spin;
-use super::workers::Line;
 use crate::engine::{Driven, Guest, Turn};
 use crate::ids::RingIndex;
 
@@ -37,6 +38,8 @@ pub enum Command {
     Start(Box<RingStart>),
     /// A ring's requests may be taken, or not.
     Enable(RingIndex, bool),
+    /// As [`Command::Enable`] with true, if that is still wanted.
+    EnableIf(RingIndex, Arc<AtomicBool>),
     /// Nothing: what was sent before has been obeyed when this is dropped.
     Passed(Arc<EnableLast>),
     /// A ring's kick descriptor is replaced.
@@ -73,21 +76,6 @@ pub struct Stop {
     pub moves: bool,
     /// Takes the number of the next available entry.
     pub reply: Sender<u16>,
-}
-
-/// Enables a ring when all others are so far: when the last of them lets go of this.
-#[derive(Debug)]
-pub struct EnableLast {
-    /// To the worker of the ring.
-    pub line: Line,
-    /// The ring.
-    pub ring: RingIndex,
-}
-
-impl Drop for EnableLast {
-    fn drop(&mut self) {
-        self.line.send(Command::Enable(self.ring, true));
-    }
 }
 
 /// The numbers of what a worker waits for.
@@ -180,9 +168,11 @@ impl<L: Driven> Worker<L> {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Start(start) => self.start(*start),
-            Command::Enable(ring, enabled) => {
-                if let Some(queue) = self.rings.queue(ring) {
-                    queue.set_enabled(enabled);
+            Command::Enable(ring, enabled) => self.enable(ring, enabled),
+            // Looked at here: what the front end has said later comes later.
+            Command::EnableIf(ring, wanted) => {
+                if wanted.load(Ordering::Acquire) {
+                    self.enable(ring, true);
                 }
             }
             Command::Passed(last) => drop(last),
@@ -230,6 +220,12 @@ impl<L: Driven> Worker<L> {
                 self.lane.resume();
             }
             Err(error) => log::error!("ring {} does not start: {error}", ring.0),
+        }
+    }
+
+    fn enable(&mut self, ring: RingIndex, enabled: bool) {
+        if let Some(queue) = self.rings.queue(ring) {
+            queue.set_enabled(enabled);
         }
     }
 

@@ -66,6 +66,8 @@ pub const ISCSI_LOGIN_BACKOFF_MAX: Duration = Duration::from_secs(5);
 pub const ISCSI_STABLE: Duration = Duration::from_secs(5);
 /// How long the end of a path waits for the target's answer to its logout.
 pub const ISCSI_LOGOUT_GRACE: Duration = Duration::from_millis(500);
+/// After two lanes have sent on one session, its thread reads for so long.
+pub const ISCSI_CROWDED: Duration = Duration::from_millis(1000);
 /// The longest name, user or secret that libiscsi keeps.
 pub const ISCSI_TEXT_MAX: usize = 255;
 /// The longest iSCSI name (RFC 7143 4.2.7.2).

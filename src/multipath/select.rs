@@ -112,40 +112,39 @@ pub struct Selector {
     since_measuring: u32,
     /// When paths are looked through again for one that has to be measured.
     look_at: Option<Instant>,
-    /// What `service-time` makes of each entry, for the time of one choice.
-    ranks: Vec<Rank>,
 }
 
-/// What a path would be for a command under `service-time`: the least is the best.
+/// What a path would be for a command under `service-time`: the least is the best. Shaky, not
+/// optimized, never measured: a bit each, above the nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
-    /// Shaky, not optimized, never measured: a bit each.
-    class: u8,
-    ns: u64,
-}
+struct Rank(u64);
 
 impl Rank {
-    /// A path that may not be used.
-    const NEVER: Rank = Rank { class: 0xFE, ns: u64::MAX };
+    /// Of the time: 73 years.
+    const BITS: u32 = 61;
+    const NS_MAX: u64 = (1 << Self::BITS) - 1;
+    /// After all paths.
+    const LAST: Rank = Rank(u64::MAX);
 
     fn of(entry: &Entry, bytes: u32) -> Self {
         let ((shaky, other), cost) = (bucket(entry), entry.load.cost(bytes));
         let unmeasured = cost.is_unmeasured();
-        let class = u8::from(shaky) << 2 | u8::from(other) << 1 | u8::from(unmeasured);
-        Rank { class, ns: cost.nanoseconds() }
+        let class = u64::from(shaky) << 2 | u64::from(other) << 1 | u64::from(unmeasured);
+        Rank(class << Self::BITS | cost.nanoseconds().min(Self::NS_MAX - 1))
     }
 
-    fn bucket(self) -> u8 {
-        self.class >> 1
+    fn bucket(self) -> u64 {
+        self.0 >> (Self::BITS + 1)
     }
 
     fn is_unmeasured(self) -> bool {
-        self.class & 1 != 0
+        self.0 >> Self::BITS & 1 != 0
     }
 
-    /// True when this comes to about the same as `least`: averages are not better than that.
-    fn is_about(self, least: Rank) -> bool {
-        self.class == least.class && self.ns <= least.ns.saturating_add(least.ns / 8)
+    /// The last one that comes to about the same: averages are not better than that.
+    fn about(self) -> Rank {
+        let ns = self.0 & Self::NS_MAX;
+        Rank(self.0 + (ns / 8).min(Self::NS_MAX - 1 - ns))
     }
 }
 
@@ -249,43 +248,57 @@ impl Selector {
         now: Instant,
     ) -> Option<&'a Entry> {
         self.since_measuring = self.since_measuring.saturating_add(1);
-        self.ranks.clear();
-        let (mut least, mut unmeasured) = (Rank::NEVER, false);
-        for entry in &table.entries {
-            let rank = if may(entry, without) { Rank::of(entry, bytes) } else { Rank::NEVER };
-            unmeasured |= rank.is_unmeasured();
-            least = least.min(rank);
-            self.ranks.push(rank);
+        let (everyone, count) = (without.is_empty(), table.entries.len());
+        let (mut least, mut unmeasured) = (Rank::LAST, false);
+        // In turn from the next one after the last on: of those that come to about the same, the
+        // first.
+        let (mut chosen, mut rank_of_chosen) = (None, Rank::LAST);
+        let mut at = self.cursor_place(table).map_or(0, |at| at + 1);
+        for _ in 0..count {
+            if at >= count {
+                at = 0;
+            }
+            let entry = &table.entries[at];
+            if entry.is_usable() && (everyone || !without.contains(entry.id)) {
+                let rank = Rank::of(entry, bytes);
+                unmeasured |= rank.is_unmeasured();
+                if rank < least {
+                    least = rank;
+                    if rank_of_chosen > rank.about() {
+                        (chosen, rank_of_chosen) = (Some(at), rank);
+                    }
+                }
+            }
+            at += 1;
         }
-        if least == Rank::NEVER {
-            return None;
-        }
+        let chosen = chosen?;
         let looks = self.since_measuring >= SERVICE_PROBE_SHARE
             && self.look_at.is_none_or(|look_at| now >= look_at);
         if unmeasured || looks {
-            if let Some(entry) = self.to_be_measured(table, least, now) {
+            if let Some(entry) = self.to_be_measured(table, without, least, now) {
                 self.since_measuring = 0;
                 return Some(entry);
             }
             self.look_at = Some(now + SERVICE_LOOK);
         }
-        // Of those that come to about the same, the next one after the last.
-        let start = self.cursor_place(table).map_or(0, |at| at + 1);
-        let mut in_turn = (start..table.entries.len()).chain(0..start);
-        let at = in_turn.find(|at| self.ranks[*at].is_about(least))?;
-        self.move_to(table, at)
+        self.move_to(table, chosen)
     }
 
     /// A path that was slow once would never be chosen again, and so never measured again.
-    fn to_be_measured<'a>(&self, table: &'a Table, least: Rank, now: Instant) -> Option<&'a Entry> {
+    fn to_be_measured<'a>(
+        &self,
+        table: &'a Table,
+        without: &PathSet,
+        least: Rank,
+        now: Instant,
+    ) -> Option<&'a Entry> {
         let lately = self.since_measuring < SERVICE_PROBE_SHARE;
-        let entries = table.entries.iter().zip(&self.ranks);
-        let mut of_the_best = entries.filter(|(_, rank)| rank.bucket() == least.bucket());
-        let wants = |entry: &Entry| {
+        let mut of_the_best =
+            usable(table, without).filter(|entry| Rank::of(entry, 0).bucket() == least.bucket());
+        of_the_best.find(|entry| {
             (!lately || entry.load.is_unmeasured())
                 && entry.load.take_turn_to_measure(now, SERVICE_STALE)
-        };
-        of_the_best.find(|(entry, _)| wants(entry)).map(|(entry, _)| entry)
+        })
     }
 
     fn cursor_place(&mut self, table: &Table) -> Option<usize> {

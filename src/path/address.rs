@@ -2,7 +2,7 @@
 //!
 //! | address | path |
 //! |---|---|
-//! | `emulated:IMAGE?port=N&group=N&state=S&size=BYTES&block=512&wwid=W` | a port of the built-in array |
+//! | `emulated:IMAGE?port=N&group=N&state=S&size=BYTES&block=512&cache=none&wwid=W` | a port of the built-in array |
 //! | `null:SIZE` | zeroes out, everything in |
 //! | `iscsi://[user[%secret]@]host[:port]/target/lun` | a logical unit behind an iSCSI portal: [`IscsiAddress`] |
 //! | `/dev/sgN`, `/dev/sdX`, `/dev/bsg/H:C:T:L`, `/dev/disk/by-path/...` | a SCSI device of the host, by any of its names: [`HostAddress`] |
@@ -20,9 +20,11 @@ use thiserror::Error;
 
 use crate::scsi::alua::AccessState;
 
+pub use cache::Cache;
 pub use iscsi::{IscsiAddress, Secret, is_iscsi_name};
 pub use naa::{Naa6, NaaError};
 
+mod cache;
 mod iscsi;
 mod naa;
 mod state;
@@ -55,6 +57,8 @@ pub struct EmulatedAddress {
     pub size: Option<u64>,
     /// Bytes of a logical block: 512 (unless said otherwise) or 4096.
     pub block: u32,
+    /// Through the host's page cache, unless said otherwise.
+    pub cache: Cache,
     /// The logical unit's name, where the user chooses it.
     pub wwid: Option<Naa6>,
 }
@@ -92,7 +96,8 @@ pub enum AddressError {
     NoImage(String),
     /// A setting that does not exist.
     #[error(
-        "path {address}: unknown setting {key}; there are port, group, state, size, block and wwid"
+        "path {address}: unknown setting {key}; there are port, group, state, size, block, cache \
+         and wwid"
     )]
     UnknownKey {
         /// The address as given.
@@ -201,6 +206,9 @@ impl fmt::Display for Address {
                 if address.block != 512 {
                     write!(f, "&block={}", address.block)?;
                 }
+                if address.cache != Cache::default() {
+                    write!(f, "&cache={}", address.cache)?;
+                }
                 if let Some(wwid) = address.wwid {
                     write!(f, "&wwid={wwid}")?;
                 }
@@ -222,6 +230,7 @@ fn parse_emulated(text: &str, rest: &str) -> Result<EmulatedAddress, AddressErro
         state: AccessState::ActiveOptimized,
         size: None,
         block: 512,
+        cache: Cache::default(),
         wwid: None,
     };
     let mut seen: Vec<&str> = Vec::new();
@@ -249,6 +258,10 @@ fn parse_emulated(text: &str, rest: &str) -> Result<EmulatedAddress, AddressErro
                     "4096" => 4096,
                     _ => return Err(bad("512 or 4096".to_owned())),
                 }
+            }
+            "cache" => {
+                let reason = "writeback (through the host's page cache) or none (O_DIRECT)";
+                address.cache = Cache::from_name(&value).ok_or_else(|| bad(reason.to_owned()))?;
             }
             "wwid" => {
                 let wwid = value.parse().map_err(|error: NaaError| bad(error.to_string()))?;

@@ -163,6 +163,8 @@ impl Transport for AnyPath {
     fn probe_channel(&self) -> io::Result<AnyChannel> {
         match self {
             AnyPath::Sg(path) => Ok(AnyChannel::Sg(path.probe_channel()?)),
+            #[cfg(feature = "iscsi")]
+            AnyPath::Iscsi(path) => Ok(AnyChannel::Iscsi(path.probe_channel()?)),
             _ => self.channel(),
         }
     }

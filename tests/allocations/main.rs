@@ -10,13 +10,13 @@ use scene::Scene;
 
 #[test]
 fn commands_allocate_nothing() {
-    for paths in [1, 2, 16] {
-        let mut scene = Scene::new(paths, 1);
+    for (paths, lanes) in [(1, 1), (2, 1), (16, 1), (2, 2)] {
+        let mut scene = Scene::new(paths, lanes);
         // Lists grow to the size that this load needs.
         (0..50).for_each(|_| scene.turn(32));
         let counted = allocations(|| (0..100).for_each(|_| scene.turn(32)));
-        assert_eq!(scene.guest.answered, 150 * 32);
-        assert_eq!(counted, 0, "allocations of 3200 commands over {paths} paths");
+        assert_eq!(scene.guest.answered, lanes as u64 * 150 * 32);
+        assert_eq!(counted, 0, "allocations of 3200 commands in {lanes} lanes over {paths} paths");
     }
 }
 

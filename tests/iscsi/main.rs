@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod lanes;
 mod session;
 mod target;
 

@@ -48,27 +48,29 @@ class Libvirtd:
             cls.shared.close()
             cls.shared = None
 
-    def __init__(self):
+    def __init__(self, name="libvirtd", host=None):
+        """`host` is the name and the UUID of the host that it believes to be on, where that is not this one."""
         OUT.mkdir(exist_ok=True)
         self._directory = tempfile.TemporaryDirectory(prefix="libvirt-") # short enough for a socket's name
         self.directory = Path(self._directory.name)
         self.directory.chmod(0o711) # QEMU runs as another user
-        self.log = OUT / "libvirtd.log"
+        self.log = OUT / f"{name}.log"
         self.log.unlink(missing_ok=True)
         socket = self.directory / "sock"
         socket.mkdir()
         self.uri = f"qemu+unix:///system?socket={socket}/libvirt-sock"
         (self.directory / "libvirtd.conf").write_text(
-            f'unix_sock_dir = "{socket}"\nauth_unix_rw = "none"\nlog_outputs = "3:stderr"\n')
+            f'unix_sock_dir = "{socket}"\nauth_unix_rw = "none"\nlog_outputs = "3:stderr"\n'
+            + (f'host_uuid = "{host[1]}"\n' if host else ""))
         configuration = self.directory / "etc" / "libvirt"
         configuration.mkdir(parents=True)
         (configuration / "qemu.conf").write_text(QEMU_CONF)
         for name in GUEST: # libvirt gives its machines' files to QEMU's user
             shutil.copyfile(IMAGES / name, self.directory / name)
         self._process = Process(
-            ["env", f"PATH={SBIN['PATH']}", "unshare", "--mount", "--pid", "--net", "--fork", "--kill-child",
+            ["env", f"PATH={SBIN['PATH']}", "unshare", "--mount", "--pid", "--net", "--uts", "--fork", "--kill-child",
              "--mount-proc", "--propagation", "private", str(HERE / "boot"), str(self.directory),
-             "kvm" if accelerator() is KVM else "tcg"], self.log)
+             "kvm" if accelerator() is KVM else "tcg", *(host or ())[:1]], self.log)
         try:
             self._wait(socket / "libvirt-sock")
         except BaseException:
@@ -91,6 +93,11 @@ class Libvirtd:
         if done.returncode:
             raise VirshError(done.stderr.strip())
         return done.stdout.strip()
+
+    def put(self, place, at):
+        """The directory `place` is what this daemon and its machines find at `at`."""
+        subprocess.run(["nsenter", "--mount", f"--target={self._process.pid}", "mount", "--bind", place, at],
+                       stdin=subprocess.DEVNULL, timeout=10, check=True)
 
     def machine_log(self, name):
         """What QEMU said."""

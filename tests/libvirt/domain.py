@@ -20,13 +20,13 @@ DISK_SIZE = 256 << 20
 ACCESS = f'[backend]\nsocket_group = "{QEMU_USER}"\nsocket_mode = "0660"\n'
 
 
-def libvirt_backend(directory, name, access=ACCESS, image=None):
-    """A backend on two ports of an image, whose socket libvirt's QEMU may open."""
+def libvirt_backend(directory, name, access=ACCESS, image=None, paths=None):
+    """A backend on two ports of an image, or these paths, whose socket libvirt's QEMU may open."""
     place = Path(directory, name)
     place.mkdir()
     config = place / "config.toml"
     config.write_text(access)
-    paths = emulated_ports(place / "disk.img", None if image else DISK_SIZE)
+    paths = paths or emulated_ports(place / "disk.img", None if image else DISK_SIZE)
     if image:
         shutil.copyfile(image, place / "disk.img")
     backend = Backend(place, paths, "--config", str(config))
@@ -44,10 +44,10 @@ def libvirt_xml(*arguments):
 class Domain:
     """A domain: `guest` runs scripts in it. It is gone when it is closed."""
 
-    def __init__(self, name, ours, **options):
+    def __init__(self, name, ours, daemon=None, **options):
         """Defines it: `domain_xml` with what `libvirt_xml` printed in it."""
         self.name = name
-        self.daemon = Libvirtd.get()
+        self.daemon = daemon or Libvirtd.get()
         self.guest = None
         (OUT / f"{name}.console.log").unlink(missing_ok=True)
         console = f"<serial type='file'><source path='{OUT}/{name}.console.log'/></serial>"

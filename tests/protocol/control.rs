@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::queue::PROMPT;
+use crate::queue::{LUN0, PROMPT};
 use crate::ring::{Ring, Segment};
 
 /// Task management functions by their subtype.
@@ -43,6 +43,21 @@ impl ControlQueue {
         let bytes = memory.read(answer, room);
         memory.release(buffer, 4096);
         bytes
+    }
+
+    /// Puts a LOGICAL UNIT RESET into the ring and tells nobody; its head.
+    pub fn leave_reset(&mut self) -> u16 {
+        let memory = self.ring.memory.clone();
+        let buffer = memory.allocate(4096);
+        let mut request = [0; 24];
+        request[4] = function::LOGICAL_UNIT_RESET as u8;
+        request[8..16].copy_from_slice(&LUN0);
+        memory.write(buffer, &request);
+        let segments = [
+            Segment { addr: buffer, len: 24, write: false },
+            Segment { addr: buffer + 2048, len: 1, write: true },
+        ];
+        self.ring.add(&segments).expect("one request at a time")
     }
 
     /// A task management function and its answer.
@@ -97,6 +112,12 @@ impl EventQueue {
             buffers.insert(head.expect("8 buffers fit"), addr);
         }
         EventQueue { ring, buffers }
+    }
+
+    /// The buffer that the next event goes to.
+    pub fn next_head(&self) -> u16 {
+        let slot = u64::from(self.ring.used_index() % self.ring.size);
+        self.ring.memory.load(self.ring.available + 4 + 2 * slot)
     }
 
     /// The next event, `None` when there is none by `timeout`. Its buffer is posted again.

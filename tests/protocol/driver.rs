@@ -57,6 +57,8 @@ pub struct Config {
     pub add_regions: bool,
     /// Set up the control and event rings.
     pub control: bool,
+    /// Enable the control ring.
+    pub enable_control: bool,
 }
 
 impl Default for Config {
@@ -76,6 +78,7 @@ impl Default for Config {
             layout: LAYOUT,
             add_regions: true,
             control: true,
+            enable_control: true,
         }
     }
 }
@@ -317,7 +320,7 @@ impl Device {
         // QEMU enables every ring, also those that the driver has not set up.
         let mut frontend = self.session.frontend.clone();
         for index in 0..FIRST_REQUEST + self.config.queues {
-            frontend.set_vring_enable(index, true)?;
+            frontend.set_vring_enable(index, index != 0 || self.config.enable_control)?;
         }
         // A barrier, so that without REPLY_ACK too every message has been acted on.
         self.session.frontend.get_features()?;

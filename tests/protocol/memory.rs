@@ -83,8 +83,10 @@ impl GuestMemory {
     pub fn watch(&self) {
         let total = self.regions.iter().map(|region| region.len as usize).sum();
         let mut bytes = vec![0; total];
+        // What is written meanwhile waits for this to write it to the copy too.
+        let mut copy = self.undisturbed.lock().expect("no test fails while it writes");
         self.mapping.read(0, &mut bytes);
-        *self.undisturbed.lock().expect("no test fails while it writes") = Some(bytes);
+        *copy = Some(bytes);
     }
 
     /// Copies these pages, which may be no memory at all, once more.

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use vhost::vhost_user::VhostUserFrontend;
 use vhost::{VhostBackend, VhostUserDirtyLogRegion};
 
 use crate::backend::{Setup, path_name};
@@ -17,6 +18,7 @@ use crate::driver::{Config, Device, RingPlace, feature};
 use crate::initiator::{inquiry, pattern, read, read_capacity_16, vital_product_data, write};
 use crate::load::Load;
 use crate::memory::{GuestMemory, PAGE};
+use crate::qmp::Qmp;
 use crate::queue::{Command, Completion, LUN0, PROMPT, Ticket, response};
 use crate::stop::{hang, submit};
 use crate::sys::memfd;
@@ -245,6 +247,67 @@ fn move_after_a_pause_answers_what_was_given_back() {
     device.resume().expect("the rings start again");
     device.log_on();
     assert_busy(&stop_to_move(&mut device, &tickets, SLACK));
+}
+
+/// Marks a request as taken, as a process that died leaves it.
+fn take_and_die(device: &Device, ring: usize, head: u16) {
+    let (shape, file) = device.region.as_ref().expect("the device has a region");
+    let part = (16 + 16 * u64::from(shape.queue_size)).next_multiple_of(64);
+    let state = ring as u64 * part + 16 + 16 * u64::from(head);
+    file.write_all_at(&[1], state).expect("a memfd can be written");
+}
+
+/// All rings stop in this order, LOG_ALL being turned on before the one of this number. The path is
+/// dead, and on the control and the event ring there is something left of a process that died.
+fn assert_stops_in_time(device: &mut Device, qmp: &mut Qmp, order: [usize; 3], logged: usize) {
+    device.session.frontend.set_vring_enable(0, false).expect("it may come at any time");
+    device.stop().expect("the rings stop");
+    let reset = device.control().leave_reset();
+    take_and_die(device, 0, reset);
+    let event = device.events().next_head();
+    take_and_die(device, 1, event);
+    device.config.enable_control = false;
+    device.resume().expect("the rings start again");
+    hang(qmp);
+    let tickets: Vec<Ticket> = (0..4).map(|lba| device.queue().submit(&read(lba * 8, 8))).collect();
+    qmp.wait_until_held(tickets.len());
+    let start = Instant::now();
+    let mut log = None;
+    for (at, ring) in order.into_iter().enumerate() {
+        if at == logged {
+            log = Some(device.log_on());
+        }
+        let stopped = device.session.frontend.get_vring_base(ring);
+        stopped.unwrap_or_else(|error| panic!("ring {ring} of {order:?}, {logged}: {error}"));
+    }
+    let took = start.elapsed();
+    assert!(took < SHORT + SLACK, "{order:?}, logged from {logged} on: {took:?}");
+    drop(log);
+    qmp.execute("clear-faults", json!({}));
+    device.config.enable_control = true;
+    device.resume().expect("the rings start again");
+    for ticket in tickets {
+        device.queue().wait(ticket, PROMPT);
+    }
+    assert!(device.control().ring.wait(PROMPT), "{order:?}, logged from {logged} on: no answer");
+    device.control().ring.pop().expect("wait saw a used request");
+    while device.events().next(Duration::ZERO).is_some() {}
+    device.queue().settle();
+}
+
+/// The shortest deadline of a stop in these tests.
+const SHORT: Duration = Duration::from_millis(300);
+
+#[test]
+fn stops_in_any_order_and_moving_from_any_of_them_on_end_by_the_deadline() {
+    let backend = Setup::ports(1).backend("stop_deadline = 0.3").start();
+    let mut qmp = backend.qmp();
+    let mut device = backend.guest(1);
+    device.queue().settle();
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    for (order, logged) in orders.into_iter().flat_map(|order| (0..4).map(move |at| (order, at))) {
+        assert_stops_in_time(&mut device, &mut qmp, order, logged);
+    }
 }
 
 #[test]

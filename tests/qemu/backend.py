@@ -56,13 +56,24 @@ class Backend:
         self.start()
 
     def hand_over(self):
-        """Has another process take the place of this one."""
-        first, self._process = self._process, Process([*self.command, "--takeover", self.control_socket], self.log)
-        code = first.wait(20)
+        """Has another process take the place of this one; true unless that one refuses, for its paths do not answer,
+        and this one goes on."""
+        successor = Process([*self.command, "--takeover", self.control_socket], self.log)
+        deadline = time.monotonic() + 30
+        while not self._process.has_ended():
+            if successor.has_ended() and not self._process.has_ended():
+                return False
+            if time.monotonic() > deadline:
+                successor.stop()
+                raise TimeoutError("the first one does not end")
+            time.sleep(0.01)
+        first, self._process = self._process, successor
+        code = first.wait(0)
         if code:
             raise AssertionError(f"the first one ended with {code}")
         self.control.close()
         self.control = Qmp(self.control_socket, alive=self._process.check)
+        return True
 
     def close(self):
         """Ends the process for good."""

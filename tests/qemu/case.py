@@ -94,7 +94,7 @@ class LabCase(unittest.TestCase):
         # The disk counts from the guest's start: the first number is where this workload begins.
         self.wait_until(lambda: workload.completed, "the disk's counters have been read")
         before = workload.completed
-        self.wait_until(lambda: workload.completed > before + 500, "fio is at work")
+        self.wait_until(lambda: workload.completed > before + 500, "fio is at work", timeout=90)
         return workload
 
     def wait_until(self, condition, what, timeout=30):

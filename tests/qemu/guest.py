@@ -79,6 +79,12 @@ class Guest:
         with self._changed:
             self._next = streams
 
+    def wait_moved(self, timeout=30):
+        """Returns when what `follow` has connected is used: the QEMU that the guest has left must have ended."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._next or self._gone, timeout) or self._gone:
+                raise GuestError("the guest is lost on its way")
+
     def stay(self):
         """The guest did not move."""
         with self._changed:

@@ -51,6 +51,13 @@ class Tgtd:
         return subprocess.run(["tgtadm", *words], env=self._environment, stdin=subprocess.DEVNULL, capture_output=True,
                               timeout=10, check=False)
 
+    def portal_port(self, _path):
+        return self.port
+
+    def url(self, port, _path):
+        """The disk's address through `port` of this host."""
+        return f"iscsi://127.0.0.1:{port}/{TARGET}/1"
+
     def close(self):
         self._process.kill() # while it has sessions it does not heed SIGTERM
         self._sockets.cleanup()
@@ -148,7 +155,7 @@ class IscsiLab(Lab):
     """A guest on a backend with two iSCSI paths to one disk of tgtd's, a proxy in each."""
 
     def __init__(self, *arguments, **options):
-        self.tgtd = None
+        self.array = None
         self.proxies = []
         super().__init__(*arguments, **options)
 
@@ -156,14 +163,25 @@ class IscsiLab(Lab):
         if not filled:
             with open(self.image, "wb") as image:
                 image.truncate(DISK_SIZE)
-        self.tgtd = Tgtd(self.directory, self.image)
-        self.proxies = [Proxy(self.tgtd.port) for _ in range(2)]
-        config = self.directory / "config.toml"
-        config.write_text(f'[iscsi]\ninitiator_name = "{INITIATOR}"\n')
-        return [[f"iscsi://127.0.0.1:{proxy.port}/{TARGET}/1" for proxy in self.proxies], "--config", str(config)]
+        self.array = self._new_array()
+        return self.way_to_array(self.directory)
+
+    def _new_array(self):
+        return Tgtd(self.directory, self.image)
+
+    def way_to_array(self, directory):
+        """A backend's paths, with new proxies in them, and its options; its configuration is in `directory`."""
+        proxies = [Proxy(self.array.portal_port(path)) for path in range(2)]
+        self.proxies += proxies
+        config = directory / "config.toml"
+        config.write_text(self._configuration(directory))
+        return [[self.array.url(proxy.port, path) for path, proxy in enumerate(proxies)], "--config", str(config)]
+
+    def _configuration(self, directory):
+        return f'[iscsi]\ninitiator_name = "{INITIATOR}"\n'
 
     def close(self):
-        for part in (self.vm, self.backend, *self.proxies, self.tgtd):
+        for part in (self.vm, self.backend, *self.proxies, self.array):
             if part:
                 part.close()
         self.image.unlink(missing_ok=True)

@@ -27,6 +27,14 @@ class Process:
         if self._child.poll() is not None:
             raise ProcessEnded(f"{self._name} ended with {self._child.returncode}; its last words:\n{tail(self.log)}")
 
+    def has_ended(self):
+        """True once the process has ended by itself."""
+        return self._child.poll() is not None
+
+    @property
+    def pid(self):
+        return self._child.pid
+
     def wait(self, timeout):
         """The exit code, once the process has ended by itself."""
         return self._child.wait(timeout)

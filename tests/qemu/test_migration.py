@@ -6,7 +6,7 @@ import time
 
 from backend import Backend
 from case import LabCase
-from iscsi import TARGET, IscsiLab, Proxy
+from iscsi import IscsiLab
 from test_iscsi import needs_tgtd
 from vm import Vm, vhost_user_disk
 
@@ -30,12 +30,9 @@ class MigrationLab(IscsiLab):
         super().__init__(*arguments, **options)
         directory = self.directory / "other"
         directory.mkdir()
-        self.wires = {self.backend.socket: self.proxies}
-        proxies = [Proxy(self.tgtd.port) for _ in range(2)]
-        self.proxies = [*self.proxies, *proxies]
-        paths = [f"iscsi://127.0.0.1:{proxy.port}/{TARGET}/1" for proxy in proxies]
-        self.other = Backend(directory, paths, "--config", str(self.directory / "config.toml"))
-        self.wires[self.other.socket] = proxies
+        here = len(self.proxies)
+        self.other = Backend(directory, *self.way_to_array(directory))
+        self.wires = {self.backend.socket: self.proxies[:here], self.other.socket: self.proxies[here:]}
 
     def destination(self):
         """A machine that waits for the guest, on the other backend."""
@@ -55,30 +52,77 @@ class MigrationLab(IscsiLab):
         super().close()
 
 
+class Moves(LabCase):
+    """Moves a guest from one backend to the other. Workload checks that the guest saw no error and lost nothing."""
+
+    # Writes of fio's, shared among the moves: its file has at most 16 blocks for each.
+    writes = 1000
+
+    def migration(self):
+        return self.vm.qmp.execute("query-migrate")
+
+    def move(self, meanwhile=None):
+        """The guest moves to the other backend; seconds for which it stood still. The script `meanwhile` runs in it when
+        all of its memory has been copied once, and before it stops."""
+        destination = self.lab.destination()
+        try:
+            if meanwhile:
+                self.vm.qmp.execute("migrate-set-parameters", downtime_limit=1, max_bandwidth=32 << 20)
+                # A guest that writes to its memory faster than that keeps QEMU from coming to the end.
+                dirt = self.guest.start(f"while [ ! -e {DIRT}.stop ]; do"
+                                        f" dd if=/dev/vda of={DIRT} bs=1M count=40 conv=notrunc 2>/dev/null; done; rm {DIRT}*")
+            self.vm.qmp.execute("migrate", uri=f"unix:{destination.incoming}")
+            if meanwhile:
+                self.wait_until(lambda: self.migration().get("ram", {}).get("dirty-sync-count", 0) > 1, "it is all copied")
+                self.guest.run(meanwhile, timeout=90)
+                self.assertEqual(self.migration()["status"], "active", "it was too fast for the test")
+                self.guest.run(f"touch {DIRT}.stop")
+            self.vm.qmp.execute("migrate-set-parameters", downtime_limit=300, max_bandwidth=1 << 30)
+            self.wait_until(lambda: self.migration()["status"] in ("completed", "failed"), "it has ended", timeout=90)
+            state = self.migration()
+            self.assertEqual(state["status"], "completed", state)
+            self.wait_until(lambda: destination.qmp.execute("query-status")["status"] == "running", "it runs there")
+        except BaseException:
+            destination.close()
+            self.guest.stay()
+            raise
+        self.lab.moved(destination)
+        self.backend, self.vm, self.guest = self.lab.backend, self.lab.vm, self.lab.guest
+        if meanwhile:
+            dirt.wait()
+        return state["downtime"] / 1000
+
+    def move_under_load(self, rounds, before=lambda: None, after=lambda: None):
+        """Moves the guest so many times while fio runs in it; `before` and `after` are called around each move."""
+        workload = self.start_workload(seconds=4 + 16 * rounds, writes_per_second=self.writes // (5 + rounds))
+        self.guest.run(f"dd if=/dev/urandom of={STILL} bs=1M count={STILL_MIB} oflag=direct 2>/dev/null", timeout=90)
+        content = self.guest.run(f"md5sum {STILL}", timeout=90)
+        downtimes = []
+        for turn in range(rounds):
+            self.assertFalse(workload.ended, f"fio ended before move {turn + 1}")
+            before()
+            downtimes.append(self.move(meanwhile=f"echo 1 >/proc/sys/vm/drop_caches; cat {STILL} >/dev/null"))
+            self.assertEqual(self.guest.run(f"md5sum {STILL}", timeout=90), content, "what was read during the move")
+            completed = workload.completed
+            self.wait_until(lambda: workload.completed > completed + 50, "fio goes on there", timeout=90)
+            after()
+        result = workload.finish(timeout=60 + 30 * rounds)
+        longest = max(downtimes)
+        print(f"(moved {rounds} times, longest downtime {longest:.2f} s, longest stall {result.longest_stall:.2f} s) ",
+              end="")
+        self.assertLess(longest, DOWNTIME_MAX)
+
+
 @needs_tgtd
-class Migration(LabCase):
-    """Workload checks that the guest saw no error and lost nothing."""
+class Migration(Moves):
+    """Between two backends on tgtd."""
 
     @classmethod
     def new_lab(cls):
         return MigrationLab(cls.__name__)
 
     def test_guest_moves_under_load(self):
-        workload = self.start_workload(seconds=4 + 16 * ROUNDS, writes_per_second=1000 // (5 + ROUNDS))
-        self.guest.run(f"dd if=/dev/urandom of={STILL} bs=1M count={STILL_MIB} oflag=direct 2>/dev/null")
-        content = self.guest.run(f"md5sum {STILL}")
-        downtimes = []
-        for turn in range(ROUNDS):
-            self.assertFalse(workload.ended, f"fio ended before move {turn + 1}")
-            downtimes.append(self.move(meanwhile=f"echo 1 >/proc/sys/vm/drop_caches; cat {STILL} >/dev/null"))
-            self.assertEqual(self.guest.run(f"md5sum {STILL}"), content, "what was read during the move")
-            before = workload.completed
-            self.wait_until(lambda: workload.completed > before + 50, "fio goes on there")
-        result = workload.finish(timeout=60 + 30 * ROUNDS)
-        longest = max(downtimes)
-        print(f"(moved {ROUNDS} times, longest downtime {longest:.2f} s, longest stall {result.longest_stall:.2f} s) ",
-              end="")
-        self.assertLess(longest, DOWNTIME_MAX)
+        self.move_under_load(ROUNDS)
 
     def test_guest_moves_from_where_every_path_is_lost(self):
         workload = self.start_workload(seconds=8)
@@ -120,40 +164,6 @@ class Migration(LabCase):
         before = workload.completed
         self.wait_until(lambda: workload.completed > before + 300, "fio goes on here")
         workload.finish()
-
-    def migration(self):
-        return self.vm.qmp.execute("query-migrate")
-
-    def move(self, meanwhile=None):
-        """The guest moves to the other backend; seconds for which it stood still. The script `meanwhile` runs in it when
-        all of its memory has been copied once, and before it stops."""
-        destination = self.lab.destination()
-        try:
-            if meanwhile:
-                self.vm.qmp.execute("migrate-set-parameters", downtime_limit=1, max_bandwidth=32 << 20)
-                # A guest that writes to its memory faster than that keeps QEMU from coming to the end.
-                dirt = self.guest.start(f"while [ ! -e {DIRT}.stop ]; do"
-                                        f" dd if=/dev/vda of={DIRT} bs=1M count=40 conv=notrunc 2>/dev/null; done; rm {DIRT}*")
-            self.vm.qmp.execute("migrate", uri=f"unix:{destination.incoming}")
-            if meanwhile:
-                self.wait_until(lambda: self.migration().get("ram", {}).get("dirty-sync-count", 0) > 1, "it is all copied")
-                self.guest.run(meanwhile)
-                self.assertEqual(self.migration()["status"], "active", "it was too fast for the test")
-                self.guest.run(f"touch {DIRT}.stop")
-            self.vm.qmp.execute("migrate-set-parameters", downtime_limit=300, max_bandwidth=1 << 30)
-            self.wait_until(lambda: self.migration()["status"] in ("completed", "failed"), "it has ended", timeout=90)
-            state = self.migration()
-            self.assertEqual(state["status"], "completed", state)
-            self.wait_until(lambda: destination.qmp.execute("query-status")["status"] == "running", "it runs there")
-        except BaseException:
-            destination.close()
-            self.guest.stay()
-            raise
-        self.lab.moved(destination)
-        self.backend, self.vm, self.guest = self.lab.backend, self.lab.vm, self.lab.guest
-        if meanwhile:
-            dirt.wait()
-        return state["downtime"] / 1000
 
     def cut_all(self):
         for wire in self.lab.wires[self.backend.socket]:

@@ -94,7 +94,7 @@ class Soak(LabCase):
         self.backend.start()
 
     def hand_over(self):
-        self.backend.hand_over()
+        self.assertTrue(self.backend.hand_over(), "the new one refuses")
 
     def pause_guest(self):
         begin = time.monotonic()
@@ -152,7 +152,12 @@ class SoakOnIscsi(Soak):
         return next(proxy for proxy in self.lab.proxies if f":{proxy.port}/" in address)
 
     def hand_over(self):
-        # The new program refuses to take the place of one whose paths it cannot open.
+        # The new program refuses to take the place of one whose paths it cannot open, also where others keep the
+        # machine so busy that none of them answers in time.
         for proxy in self.lab.proxies:
             proxy.mend()
-        self.backend.hand_over()
+        tries = 1
+        while not self.backend.hand_over():
+            self.note(f"refused {tries} times")
+            tries += 1
+            self.assertLessEqual(tries, 3, "the new one refuses again and again")

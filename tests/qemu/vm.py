@@ -104,6 +104,7 @@ class Vm:
         """The guest of `source` has moved to this machine; that one ends."""
         self.guest, source.guest = source.guest, None
         source.close()
+        self.guest.wait_moved()
 
     def close(self):
         """Ends the machine, whatever the guest is doing."""

@@ -72,7 +72,7 @@ class LioArray:
     name = "LIO"
     _targets = [f"iqn.2003-01.org.example:{name}" for name in ("reservations", "others")]
 
-    def __init__(self, directory, disks=1):
+    def __init__(self, directory, disks=1, mib=DISK_MIB):
         self._ports = [free_port(), free_port()]
         forwards = ",".join(f"hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:{3260 + at}" for at, port in enumerate(self._ports))
         self._log = open(Path(directory, "lio.log"), "wb")
@@ -81,7 +81,8 @@ class LioArray:
             ["setpriv", "--pdeathsig", "KILL", "--", QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-nodefaults",
              "-no-user-config", "-no-reboot", "-display", "none", "-machine", "q35", "-smp", "2", "-m", "768",
              "-kernel", IMAGES / "vmlinuz", "-initrd", IMAGES / "lio",
-             "-append", "console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off",
+             # On a busy host the kernel does not see its timer tick in time, and gives up.
+             "-append", "console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off no_timer_check",
              "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
              "-netdev", f"user,id=net,restrict=on,{forwards}", "-device", "virtio-net-pci,netdev=net"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True)
@@ -91,7 +92,7 @@ class LioArray:
             self._wait("lio: ready", 120)
             names = [f"r{disk}" for disk in range(disks)]
             for disk, name in enumerate(names):
-                self._run(disk, f"disk {name} {DISK_MIB}")
+                self._run(disk, f"disk {name} {mib}")
             for number, target in enumerate(self._targets, disks):
                 self._run(number, f"target {target} {' '.join(names)}")
         except BaseException:

@@ -116,6 +116,8 @@ pub struct Command {
     pub begun: Duration,
     /// The lane has it.
     pub taken: bool,
+    /// A process that died had it.
+    pub again: bool,
     /// When and how it was over.
     pub over: Option<(Duration, Over)>,
     /// The guest's answer.
@@ -173,6 +175,7 @@ impl Command {
             inward,
             begun: Duration::ZERO,
             taken: false,
+            again: false,
             over: None,
             outcome: None,
             floors: Vec::new(),
@@ -212,6 +215,16 @@ impl Command {
         let mut bytes = *self.cdb.padded();
         bytes[14] = group;
         self.cdb = Cdb::new(&bytes[..16]);
+    }
+
+    /// The process that may have had it is dead: the next one begins with it anew.
+    pub fn begin_anew(&mut self) {
+        self.again |= std::mem::take(&mut self.taken);
+        (self.live, self.last_port) = (None, None);
+        (self.unproven, self.blocks_others) = (false, false);
+        (self.attempts, self.busy) = (0, 0);
+        self.elsewhere.clear();
+        self.senses.clear();
     }
 
     /// The address that names it.

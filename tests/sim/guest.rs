@@ -51,27 +51,41 @@ pub struct Control {
     next_head: u16,
 }
 
-/// The guest, as one lane sees it.
+/// The guest, as one lane of one process sees it.
 pub struct SimGuest {
     scene: Shared,
     lane: LaneId,
+    process: u64,
 }
 
 impl SimGuest {
     /// The guest on `lane`'s ring.
     pub fn new(scene: Shared, lane: LaneId) -> Self {
-        SimGuest { scene, lane }
+        let process = scene.lock().process;
+        SimGuest { scene, lane, process }
+    }
+}
+
+impl Control {
+    /// Functions that a dead process had taken: the next one answers them with a failure.
+    pub fn fail_taken(&mut self) {
+        let queue = &self.queue;
+        self.asked.retain(|head, _| queue.contains(head));
     }
 }
 
 impl Guest for SimGuest {
     fn next(&mut self, request: &mut Request) -> Option<Owed> {
         let mut scene = self.scene.lock();
+        if scene.process != self.process {
+            return None;
+        }
         let ring = scene.rings.get_mut(&self.lane)?;
         let serial = ring.queue.pop_front()?;
         ring.next_head = ring.next_head.wrapping_add(1);
         let head = ring.next_head;
         ring.heads.insert(head, serial);
+        let tells = !scene.options.lies.rings_do_not_tell;
         let command = scene.commands.get_mut(&serial)?;
         command.taken = true;
         request.header = Some(RequestHeader {
@@ -80,6 +94,7 @@ impl Guest for SimGuest {
             attribute: TaskAttribute::Simple,
             cdb: command.cdb,
         });
+        request.again = command.again && tells;
         request.data_in.clear();
         request.data_out.clear();
         let whole = command.memory.segments();
@@ -92,6 +107,9 @@ impl Guest for SimGuest {
     fn complete(&mut self, owed: Owed, outcome: &Outcome, _: &Segments) {
         let mut scene = self.scene.lock();
         let head = owed.settle();
+        if scene.process != self.process {
+            return;
+        }
         let lost = scene.options.lies.answers_get_lost && scene.random.chance(10);
         let Some(ring) = scene.rings.get_mut(&self.lane) else { return };
         ring.answered = true;
@@ -108,7 +126,7 @@ impl Guest for SimGuest {
 
     fn next_control(&mut self) -> Option<(Owed, ControlRequest)> {
         let mut scene = self.scene.lock();
-        if self.lane != LaneId(0) {
+        if self.lane != LaneId(0) || scene.process != self.process {
             return None;
         }
         let head = scene.control.queue.pop_front()?;

@@ -110,7 +110,8 @@ impl Scene {
 
     fn judge_repetition(&mut self, serial: u64) {
         let command = &self.commands[&serial];
-        let (op, repeat, unproven) = (command.op, command.row.repeat, command.unproven);
+        let (op, repeat) = (command.op, command.row.repeat);
+        let unproven = command.unproven || command.again;
         if command.over.is_some() || command.live.is_some() {
             let text =
                 format!("{op:?} {serial} was sent, but: {:?} {:?}", command.over, command.live);

@@ -19,6 +19,7 @@ mod array;
 mod blocked;
 mod cluster;
 mod command;
+mod crash;
 mod fabric;
 mod faults;
 mod guest;
@@ -168,6 +169,7 @@ impl Counts {
         self.races += other.races;
         self.shut_out += other.shut_out;
         self.conflicts += other.conflicts;
+        self.crashes += other.crashes;
     }
 }
 

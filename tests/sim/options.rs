@@ -73,6 +73,12 @@ pub struct Lies {
     pub spares_the_guest: bool,
     /// The link is there, and its transport never says so nor answers a question.
     pub probes_get_lost: bool,
+    /// The next process takes a crash for an end in good order.
+    pub forgets_the_crash: bool,
+    /// It believes that nothing lands late after a crash.
+    pub crash_lasts_no_time: bool,
+    /// The rings do not tell what was taken before the crash.
+    pub rings_do_not_tell: bool,
 }
 
 /// What a run is made of. Frequencies are in a thousand.
@@ -158,6 +164,8 @@ pub struct Options {
     pub stops_every: Duration,
     /// Stops that are a lost connection.
     pub disconnects: u32,
+    /// Time between two crashes of the process, on average; zero for none.
+    pub crashes_every: Duration,
     /// Ports whose host keeps what it was given when it is recalled.
     pub parks: u32,
     /// How long, at most.
@@ -230,6 +238,7 @@ impl Options {
             tasks_every: Duration::ZERO,
             stops_every: Duration::ZERO,
             disconnects: 0,
+            crashes_every: Duration::ZERO,
             parks: 0,
             parked_max: ms(3000),
             initiators: 0,
@@ -300,6 +309,7 @@ impl Options {
             tasks_every: random.pick(&[Duration::ZERO, ms(100), ms(700)]),
             stops_every: random.pick(&[Duration::ZERO, ms(500), ms(3000)]),
             disconnects: random.pick(&[0, 500, 1000]),
+            crashes_every: Duration::ZERO,
             parks: random.pick(&[0, 0, 500, 1000]),
             parked_max: random.pick(&[ms(100), ms(2000), ms(8000)]),
             initiators: 0,

@@ -26,6 +26,8 @@ pub enum Plan {
     Stopped,
     /// The rings start again.
     Start,
+    /// The process is killed.
+    Crash,
     /// Another initiator may do something.
     Other,
     /// The record is on the medium.
@@ -47,6 +49,7 @@ impl World {
             Plan::Stop => self.stop(),
             Plan::Stopped => self.look_whether_stopped(),
             Plan::Start => self.start(),
+            Plan::Crash => self.crash(),
             Plan::Other => self.other(),
             Plan::Kept => self.kept(),
             Plan::Fault => self.fault(),
@@ -57,7 +60,7 @@ impl World {
 
     /// Plans what comes by itself, again and again.
     pub fn begin(&mut self) {
-        for plan in [Plan::Ask, Plan::Stop, Plan::Fault, Plan::Other] {
+        for plan in [Plan::Ask, Plan::Stop, Plan::Fault, Plan::Other, Plan::Crash] {
             self.plan_next(plan);
         }
     }
@@ -70,6 +73,7 @@ impl World {
                 Plan::Ask => scene.options.tasks_every,
                 Plan::Stop => scene.options.stops_every,
                 Plan::Other => scene.options.others_every,
+                Plan::Crash => scene.options.crashes_every,
                 _ => scene.options.fault_every,
             };
             if scene.calm || every.is_zero() {

@@ -140,6 +140,8 @@ pub struct Counts {
     pub shut_out: u64,
     /// Commands that ended in RESERVATION CONFLICT.
     pub conflicts: u64,
+    /// Times that the process was killed.
+    pub crashes: u64,
 }
 
 /// Ends, with the commands that they are about.
@@ -202,6 +204,10 @@ pub struct Scene {
     pub view: Option<View>,
     /// What was seen of the paths' health.
     pub seen: BTreeMap<PathId, Seen>,
+    /// Which process it is, by the number of those before it.
+    pub process: u64,
+    /// Nothing of the process before this one lands any more from then on.
+    pub quiet_from: Duration,
     /// The array does nothing until then.
     pub paused_until: Duration,
     /// The latest table's version.
@@ -245,6 +251,8 @@ impl Shared {
             cluster,
             view: None,
             seen: BTreeMap::new(),
+            process: 0,
+            quiet_from: Duration::ZERO,
             paused_until: Duration::ZERO,
             version: Version(0),
             violation: None,

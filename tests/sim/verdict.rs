@@ -227,6 +227,7 @@ fn judge_sense(command: &Command, sense: (SenseKey, Asc)) -> Option<Rule> {
     let told = command.senses.contains(&sense);
     let right = match sense {
         (SenseKey::AbortedCommand, Asc::NONE) => never && command.unproven,
+        (SenseKey::AbortedCommand, Asc::I_T_NEXUS_LOSS) if never && command.again => true,
         (SenseKey::AbortedCommand, _) => {
             told && (never || command.attempts >= u32::from(TRIES_MAX))
         }

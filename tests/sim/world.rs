@@ -29,7 +29,8 @@ const ROUNDS_MAX: u32 = 2000;
 pub struct Actor {
     /// The lane.
     pub lane: Lane<SimPath>,
-    guest: SimGuest,
+    /// Its rings.
+    pub guest: SimGuest,
     mail: RawFd,
     timer: Option<Duration>,
     again: bool,
@@ -85,7 +86,7 @@ impl World {
             world.add_port();
         }
         for lane in (0..options.lanes).map(LaneId) {
-            world.add_lane(lane);
+            world.add_lane(lane, base);
         }
         world
     }
@@ -125,11 +126,12 @@ impl World {
         self.scene().ports[index].path = Some(id);
     }
 
-    fn add_lane(&mut self, id: LaneId) {
+    /// A lane and its ring's worker, from `now` on.
+    pub fn add_lane(&mut self, id: LaneId, now: Instant) {
         let hub = Arc::clone(self.manager.hub());
         let table = Arc::clone(&hub.snapshot().table);
         self.scene().view = Some(View { lane: id, table });
-        let mut lane = hub.lane_at(id, self.base).unwrap();
+        let mut lane = hub.lane_at(id, now).unwrap();
         self.scene().view = None;
         lane.resume();
         let guest = SimGuest::new(self.shared.clone(), id);
@@ -316,6 +318,14 @@ impl World {
     pub fn tell_manager(&mut self, event: Event, now: Instant) {
         self.manager.apply(event, now);
         self.manager_due.set(None);
+    }
+
+    /// There is another manager.
+    pub fn forget_manager(&mut self) {
+        self.manager_mail = self.manager.wait_fds().0[0];
+        self.manager_due.set(None);
+        self.manager_late_until = Duration::ZERO;
+        self.holds.clear();
     }
 
     /// Makes the lane's thread look after one of its owner's calls.

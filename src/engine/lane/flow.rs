@@ -31,6 +31,9 @@ impl<T: Transport> Lane<T> {
         match self.decide() {
             Some(Decision::Done(outcome)) => guest.complete(owed, &outcome, &self.spare.data_in),
             Some(Decision::Forward(row) | Decision::NeedsFace(row)) => {
+                if let Some(outcome) = self.too_late(row.repeat, now) {
+                    return guest.complete(owed, &outcome, &self.spare.data_in);
+                }
                 let slot = self.commands.claim(owed, &mut self.spare, row);
                 let command = &mut self.commands[slot];
                 if command.request.again && row.repeat == Repeat::Never {

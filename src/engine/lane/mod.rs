@@ -327,12 +327,13 @@ impl<T: Transport> Lane<T> {
 
 impl<T: Transport> Driven for Lane<T> {
     fn turn<G: Guest>(&mut self, guest: &mut G, now: Instant) -> Turn {
+        self.end_drain(guest, now);
         self.read_mail(guest, now);
         if self.snapshot.table.policy == Policy::Numa {
             self.selector.numa_node = (self.node)();
         }
         self.keep_time(guest, now);
-        if self.takes(guest) {
+        if self.mode == Mode::Serving {
             self.take_control_requests(guest);
         }
         let more = self.take_requests(guest, now);

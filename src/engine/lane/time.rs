@@ -190,6 +190,16 @@ impl<T: Transport> Lane<T> {
         }
     }
 
+    /// The time of a drain is up: before anything else of a turn, for mail may let a command go on, and
+    /// nothing may begin any more.
+    pub(super) fn end_drain<G: Guest>(&mut self, guest: &mut G, now: Instant) {
+        if let Mode::Draining(deadline) = self.mode
+            && deadline <= now
+        {
+            self.go_on_draining(guest, true);
+        }
+    }
+
     /// What no path has is given back at once, where that can be: it goes on when the ring starts
     /// again. When the time is up the rest is given back too. Where nothing takes it back, it fails;
     /// but a driver that goes on elsewhere is told to send it again there.
@@ -252,6 +262,17 @@ impl<T: Transport> Lane<T> {
         }
     }
 
+    /// The answer to a request of this kind that is taken when the time of a drain is up: what is left
+    /// of before is taken still.
+    pub(super) fn too_late(&self, repeat: Repeat, now: Instant) -> Option<Outcome> {
+        match self.mode {
+            Mode::Draining(deadline) if deadline <= now => {
+                Some(elsewhere(repeat, self.spare.room()))
+            }
+            _ => None,
+        }
+    }
+
     /// Commands that are on no path, and of which nothing is executed or known to have been.
     fn slots_that_wait(&self) -> Vec<Slot> {
         let waits = |command: &Command| {
@@ -269,9 +290,8 @@ impl<T: Transport> Lane<T> {
                 continue;
             }
             let room = self.commands[slot].request.room();
-            let outcome = match (leftovers, self.commands[slot].row.repeat) {
-                (Leftovers::Resend, Repeat::Never) => lost(room),
-                (Leftovers::Resend, _) => Outcome::status(Status::BUSY, room),
+            let outcome = match leftovers {
+                Leftovers::Resend => elsewhere(self.commands[slot].row.repeat, room),
                 _ => Outcome::response(Response::Failure, room),
             };
             match &mut self.commands[slot].doom {
@@ -281,6 +301,14 @@ impl<T: Transport> Lane<T> {
             }
             self.doom(guest, slot, outcome, false);
         }
+    }
+}
+
+/// The answer to a command that cannot end here, for a driver that goes on elsewhere.
+fn elsewhere(repeat: Repeat, room: u32) -> Outcome {
+    match repeat {
+        Repeat::Never => lost(room),
+        _ => Outcome::status(Status::BUSY, room),
     }
 }
 

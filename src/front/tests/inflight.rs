@@ -6,7 +6,7 @@ use crate::engine::{Guest, Request};
 use crate::front::features::{CHANGE, EVENT_IDX, HOTPLUG, INDIRECT_DESC};
 use crate::front::inflight::{Region, Shape};
 use crate::front::rings::Rings;
-use crate::front::testing::{NEXT, TestMemory, TestRing, WRITE};
+use crate::front::testing::{TestMemory, TestRing};
 use crate::ids::RingIndex;
 use crate::virtio_scsi::request::RESPONSE_LEN;
 
@@ -111,23 +111,36 @@ fn ring_with_something_left_does_not_sleep_before_it_is_taken() {
     assert!(!rings.queue(REQUEST).unwrap().arm());
 }
 
-#[test]
-fn control_request_that_was_under_way_is_answered_failure() {
-    let scene = &mut Scene::new();
-    let driver = &mut scene.driver;
-    // LOGICAL UNIT RESET.
-    let request = driver
-        .memory
-        .store(&[0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0x40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    let response = driver.memory.store(&[0xFF]);
-    driver.describe(0, request, 24, NEXT, 1);
-    driver.describe(1, response, 1, WRITE, 0);
-    driver.offer(0);
+/// A LOGICAL UNIT RESET that a dead process had taken; where its answer goes.
+fn leave_a_reset(scene: &mut Scene) -> u64 {
+    let response = scene.driver.reset_request(0);
+    scene.driver.offer(0);
     let (owed, _) = scene.start(RingIndex::CONTROL).next_control().unwrap();
     owed.abandon();
+    response
+}
+
+#[test]
+fn control_request_that_was_under_way_is_answered_failure() {
+    let mut scene = Scene::new();
+    let response = leave_a_reset(&mut scene);
     let mut rings = scene.start(RingIndex::CONTROL);
     assert!(rings.next_control().is_none());
     rings.flush();
+    assert_eq!(scene.driver.take_used(), [(0, 1)]);
+    assert_eq!(scene.driver.memory.read(response, 1), [9]);
+}
+
+#[test]
+fn control_request_that_was_under_way_needs_no_lane_to_be_answered_when_the_driver_moves() {
+    let mut scene = Scene::new();
+    let response = leave_a_reset(&mut scene);
+    let mut rings = scene.start(RingIndex::CONTROL);
+    let queue = rings.queue(RingIndex::CONTROL).unwrap();
+    queue.set_enabled(false);
+    rings.stop_to_move(RingIndex::CONTROL);
+    rings.flush();
+    assert_eq!(rings.queue(RingIndex::CONTROL).unwrap().stopped(), Some(1));
     assert_eq!(scene.driver.take_used(), [(0, 1)]);
     assert_eq!(scene.driver.memory.read(response, 1), [9]);
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::thread;
 use std::time::Duration;
 
@@ -163,6 +163,32 @@ fn log_that_comes_and_goes_while_the_ring_runs_has_what_is_written_meanwhile() {
     lonely_request(&mut ring, 64);
     wait_served(&mut ring);
     assert_eq!(log.take(), NONE, "it is off");
+}
+
+/// True while this process has the file in its address space.
+fn is_mapped(file: &File) -> bool {
+    let inode = file.metadata().unwrap().ino().to_string();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().any(|line| line.split_whitespace().nth(4) == Some(&inode))
+}
+
+#[test]
+fn log_is_let_go_of_when_the_move_is_called_off() {
+    let (device, memory) = (Device::new(), TestMemory::new());
+    let mut front = device.connect(LINUX, &memory);
+    let mut ring = lonely_ring(&memory);
+    start(&mut front, 2, &ring, 0);
+    for _ in 0..2 {
+        let log = Log::new(LOG_LEN);
+        log_on(&front, &log, 2, &ring);
+        lonely_request(&mut ring, 64);
+        wait_served(&mut ring);
+        assert!(is_mapped(&log.0) && !log.take().is_empty());
+        log_off(&front, 2, &ring);
+        assert!(!is_mapped(&log.0), "nobody marks in it any more");
+    }
+    // A front end that believes it to be there still would copy too little.
+    assert!(front.set_features(LINUX | LOG_ALL).is_err());
 }
 
 #[test]

@@ -178,6 +178,32 @@ fn call_descriptor_may_change_while_the_ring_runs() {
 }
 
 #[test]
+fn control_ring_that_was_disabled_meanwhile_is_not_enabled_by_the_last_of_the_others() {
+    let (device, memory) = (Device::new(), TestMemory::new());
+    let stall = device.lanes.stall.clone();
+    let mut front = device.connect(LINUX, &memory);
+    let mut rings = rings(&memory, 4);
+    for index in [2, 3] {
+        start(&mut front, index, &rings[index], 0);
+    }
+    let busy = stall.lock().unwrap();
+    // The second lane has something to do, and is stalled before it looks at what it is told.
+    rings[3].kick.write(1).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    start(&mut front, 0, &rings[0], 0);
+    front.set_vring_enable(0, false).unwrap();
+    drop(busy);
+    let response = rings[0].reset_request(0);
+    rings[0].offer(0);
+    rings[0].kick.write(1).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(rings[0].take_used(), [], "the ring is disabled");
+    front.set_vring_enable(0, true).unwrap();
+    assert_eq!(wait_used(&mut rings[0]), [(0, 1)]);
+    assert_eq!(memory.read(response, 1), [0]);
+}
+
+#[test]
 fn ring_without_protocol_features_is_enabled_at_its_start() {
     let (device, memory) = (Device::new(), TestMemory::new());
     let front = device.connect(VERSION_1, &memory);

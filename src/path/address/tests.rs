@@ -16,6 +16,7 @@ fn parse_emulated_has_defaults() {
     let address = emulated("emulated:disk.img");
     assert_eq!(address.image, Path::new("disk.img"));
     assert_eq!((address.port, address.group, address.block), (1, 1, 512));
+    assert_eq!(address.cache, Cache::Writeback);
     assert_eq!(
         (address.state, address.size, address.wwid),
         (AccessState::ActiveOptimized, None, None)
@@ -25,11 +26,12 @@ fn parse_emulated_has_defaults() {
 #[test]
 fn parse_emulated_reads_every_setting() {
     let text = "emulated:/a/b%3Fc.img?port=2&group=7&state=standby&size=64M&block=4096\
-                &wwid=naa.6025648000000001aaaaaaaaaaaaaaaa";
+                &cache=none&wwid=naa.6025648000000001aaaaaaaaaaaaaaaa";
     let address = emulated(text);
     assert_eq!(address.image, Path::new("/a/b?c.img"));
     assert_eq!((address.port, address.group, address.block), (2, 7, 4096));
     assert_eq!((address.state, address.size), (AccessState::Standby, Some(64 << 20)));
+    assert_eq!(address.cache, Cache::None);
     let address = Address::Emulated(address);
     assert_eq!(address.to_string(), text);
     assert_eq!(address.short_name(), "b?c.img:2");
@@ -54,6 +56,8 @@ fn parse_names_key_and_value_of_an_error() {
     assert!(message("emulated:d?size=12X").contains("size=12X"));
     assert!(message("emulated:d?size=9999999T").contains("more bytes"));
     assert!(message("emulated:d?block=520").contains("512 or 4096"));
+    let writethrough = message("emulated:d?cache=writethrough");
+    assert!(writethrough.contains("cache=writethrough: writeback"), "{writethrough}");
     assert!(message("emulated:d?state=up").contains("transitioning"));
     assert!(message("emulated:d?wwid=naa.5").contains("wwid=naa.5"));
     assert!(message("emulated:").contains("image is missing"));

@@ -26,15 +26,18 @@ impl PortChannel {
                     let ring = &mut engine.ring;
                     let full = ring.flying() + self.jobs.len() >= EMULATED_FLIGHTS_MAX;
                     let exclusion = &self.port.array.exclusion;
+                    let store = &self.port.array.store;
                     let done = Done::good(0);
                     let flush = Transfer { offset: 0, bytes: 0, done, durable: false };
                     match start {
                         _ if full => call.answer(Err(Refusal::Status(Status::TASK_SET_FULL))),
-                        Start::Read(transfer) => {
+                        Start::Read(transfer) if store.takes(task.data_in) => {
                             return ring.start(ticket, Op::Read, transfer, task.data_in);
                         }
                         Start::Sync => return ring.start(ticket, Op::Sync, flush, task.data_in),
-                        Start::Write(transfer) if exclusion.enter(&self.gauge) => {
+                        Start::Write(transfer)
+                            if store.takes(task.data_out) && exclusion.enter(&self.gauge) =>
+                        {
                             match call.may_still_write() {
                                 Ok(()) => {
                                     return ring.start(ticket, Op::Write, transfer, task.data_out);

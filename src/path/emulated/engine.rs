@@ -7,6 +7,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::ring_sys::Ring;
 use super::store::Store;
+use crate::path::address::Cache;
 use crate::path::waker::Waker;
 
 /// A channel's engine.
@@ -31,7 +32,7 @@ impl Engine {
         let (Some(file), false) = (store.raw_fd(), store.is_memory()) else {
             return Ok(Engine::Inline);
         };
-        match Ring::new(file) {
+        match Ring::new(file, store.cache() == Cache::None) {
             Ok(ring) => Ok(Engine::Ring(Box::new(RingEngine::new(ring, waker)?))),
             Err(error) => {
                 log::info!("no io_uring ({error}): the image is read and written by a thread");
@@ -45,9 +46,12 @@ impl Engine {
         let (Some(file), false) = (store.raw_fd(), store.is_memory()) else {
             return if store.is_mapped() { "mapped" } else { "preadv2" };
         };
-        match Ring::new(file) {
-            Ok(_) => "io_uring",
-            Err(_) => "preadv2-thread",
+        let cache = store.cache();
+        match (Ring::new(file, cache == Cache::None), cache) {
+            (Ok(_), Cache::Writeback) => "io_uring",
+            (Ok(_), Cache::None) => "io_uring, O_DIRECT",
+            (Err(_), Cache::Writeback) => "preadv2-thread",
+            (Err(_), Cache::None) => "preadv2-thread, O_DIRECT",
         }
     }
 }

@@ -7,7 +7,8 @@
 //! goes in turn, behind the lock. Block ranges are not looked at: the exclusive commands are rare
 //! (a cluster's heartbeat) and short, and a table of ranges would put a lock into every write.
 //!
-//! A read beside them sees each block before or after, never half of it; SBC asks no more.
+//! A read beside them sees each block of an image in memory before or after (`stripes.rs`); on a disk,
+//! what the kernel lets it see, which on some file systems may be half of each. SBC asks no more.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::direct::{Direct, DirectError};
 use super::reservations::{Keep, State};
 use super::store_sys;
 use crate::limits::EMULATED_LOCK_PATIENCE;
 use crate::lock_sys::{self, LockError};
-use crate::path::address::{EmulatedAddress, Naa6};
+use crate::path::address::{Cache, EmulatedAddress, Naa6};
 
 /// What a port is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +62,14 @@ pub enum ImageError {
         wanted: String,
         /// The other's.
         has: String,
+    },
+    /// There is no way past the page cache.
+    #[error("image {image}: cache=none (O_DIRECT) is not possible: {reason}")]
+    NotDirect {
+        /// The image.
+        image: PathBuf,
+        /// Why, and what to do.
+        reason: String,
     },
     /// The name beside the image is another.
     #[error("image {image}: wwid={wanted}, but {file} says {has}")]
@@ -112,6 +121,8 @@ pub(super) struct ImageGuard(#[allow(dead_code, reason = "held for its lock")] F
 pub(super) struct Image {
     pub(super) file: File,
     pub(super) bytes: u64,
+    /// With `cache=none`: what direct I/O on it wants.
+    pub(super) direct: Option<Direct>,
     pub(super) name: Naa6,
     pub(super) guard: Option<ImageGuard>,
     pub(super) keep: Keep,
@@ -195,12 +206,39 @@ pub(super) fn take(
     if bytes < u64::from(address.block) {
         return Err(ImageError::Empty(image.clone()));
     }
+    let direct = match address.cache {
+        // What is only looked at and not there yet may be made anywhere.
+        Cache::None if exists => Some(direct(address, &file)?),
+        _ => None,
+    };
     let name = name(address, mode, exists, is_device)?;
     let (keep, reservations) = match mode {
         OpenMode::Serve if !is_device => Keep::beside(image)?,
         _ => (Keep::Nowhere, State::default()),
     };
-    Ok(Image { file, bytes, name, guard, keep, reservations })
+    Ok(Image { file, bytes, direct, name, guard, keep, reservations })
+}
+
+/// Begins direct I/O on what is open, or says why not.
+fn direct(address: &EmulatedAddress, file: &File) -> Result<Direct, ImageError> {
+    let begun = Direct::begin(file, address.block).map_err(host(&address.image))?;
+    begun.map_err(|error| {
+        let reason = match error {
+            DirectError::Memory => {
+                "it is in memory, where there is nothing else; leave cache=none away".to_owned()
+            }
+            DirectError::Unsupported => "its file system has none; leave it away".to_owned(),
+            DirectError::Blocks(4096) => format!(
+                "it takes blocks of 4096 bytes there, and block={} is smaller; a unit that is \
+                 made new can have block=4096",
+                address.block
+            ),
+            DirectError::Blocks(bytes) => {
+                format!("it takes blocks of {bytes} bytes there; leave it away")
+            }
+        };
+        ImageError::NotDirect { image: address.image.clone(), reason }
+    })
 }
 
 /// Where the name of `image` is kept.

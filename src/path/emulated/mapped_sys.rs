@@ -1,19 +1,24 @@
-//! A memory-backed image, mapped for reading: data goes to the guest's memory by one copy in the
+//! A memory-backed image, mapped: data goes between it and the guest's memory by one copy in the
 //! lane, without a system call. In random reads of 4 KiB the call was more than half of what a
-//! command cost: finding the page takes about as long as copying it.
+//! command cost: finding the page takes about as long as copying it. In writes it was more.
 //!
-//! Only pages that are there are read so. To touch one that is not would allocate it, and reading
-//! a sparse image would fill the host's memory. Which pages are there is a hint: found out once per
-//! region, noted with every write, forgotten with every hole; where it is wrong, a page of zeroes is
-//! allocated, and the data is right.
+//! Only pages that are there are read and written so. To touch one that is not would allocate it, and
+//! reading a sparse image would fill the host's memory; for a write the kernel says whether there is
+//! room. Which pages are there is a hint: found out once per region, noted with every write, forgotten
+//! with every hole; where it is wrong, a page of zeroes is allocated, and the data is right.
 //!
-//! Writes do not go this way: a process that is killed in the middle of a copy would leave half a
-//! block behind, and the kernel finishes a page. It also keeps two writes of one block apart.
+//! The kernel lets one write at a time into a file. A copy does not know of it, so all writes of a
+//! mapped image, by a copy or by a system call, hold the stripes of their pages (`stripes.rs`), and
+//! reads look at them: nobody sees half of a block.
 //!
-//! Whoever makes the image shorter takes pages from under the mapping, and reading one is a SIGBUS
-//! then. The handler puts a page of zeroes there and marks the mapping as failed; the read that
-//! stepped on it sees the mark and goes by system call, which says what is wrong, and so does
-//! everything after it.
+//! A process that is killed in the middle of a copy leaves half a block behind, where the kernel would
+//! have finished a page. That is a write without an answer, as on a disk that loses its power: the
+//! in-flight region has it, and it is sent again before anything else (`docs/robustness.md`).
+//!
+//! Whoever makes the image shorter takes pages from under the mapping, and touching one is a SIGBUS
+//! then, as it is where a hole is written and the host has no memory left. The handler puts a page of
+//! our own there and marks the mapping as failed; who stepped on it sees the mark and goes by system
+//! call, which says what is wrong, and so does everything after it.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -21,6 +26,7 @@ use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
+use super::stripes::Stripes;
 use crate::buffer::Segments;
 
 /// Bytes of what is asked for at once: is the page there? A larger real page has many of these.
@@ -29,7 +35,9 @@ const PAGE: usize = 4096;
 const WORD: usize = 64;
 /// Pages of a region: the kernel is asked once for all of them.
 const REGION: usize = 8 * WORD;
-/// Mappings of one process at most; images beyond that are read by system calls.
+/// Bytes that are copied at once, under their stripes.
+const PIECE: usize = 64 << 10;
+/// Mappings of one process at most; images beyond that are read and written by system calls.
 const MAPPINGS_MAX: usize = 64;
 
 /// A mapping that the handler knows.
@@ -47,16 +55,20 @@ static PLACES: [Place; MAPPINGS_MAX] = [const {
 /// An image in the address space.
 #[derive(Debug)]
 pub(super) struct Mapped {
-    base: *const u8,
+    base: *mut u8,
     len: usize,
     place: usize,
+    writable: bool,
+    /// Which writes are under way.
+    pub(super) stripes: Stripes,
     /// A bit for each page that is there.
     present: Box<[AtomicU64]>,
     /// A bit for each region that the kernel was asked about.
     asked: Box<[AtomicU64]>,
 }
 
-// SAFETY: the mapping is only read, by copies, which any thread may do at any time.
+// SAFETY: the mapping is only read and written by copies of raw bytes, to which no reference exists;
+// any thread may do that at any time, and those that change bytes hold their stripes.
 unsafe impl Send for Mapped {}
 // SAFETY: as above.
 unsafe impl Sync for Mapped {}
@@ -70,10 +82,17 @@ impl Mapped {
             place.start.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
         };
         let place = PLACES.iter().position(free)?;
-        let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED | libc::MAP_NORESERVE);
-        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-        let base =
-            unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, file.as_raw_fd(), 0) };
+        let map = |protection| {
+            let (flags, fd) = (libc::MAP_SHARED | libc::MAP_NORESERVE, file.as_raw_fd());
+            // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+            unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, fd, 0) }
+        };
+        // One that is opened to be looked at, or sealed, cannot be written.
+        let mut base = map(libc::PROT_READ | libc::PROT_WRITE);
+        let writable = base != libc::MAP_FAILED;
+        if !writable {
+            base = map(libc::PROT_READ);
+        }
         if base == libc::MAP_FAILED || !handler_is_installed() {
             if base != libc::MAP_FAILED {
                 // SAFETY: it was mapped just now, and nobody knows of it.
@@ -88,21 +107,49 @@ impl Mapped {
         let words = len.div_ceil(PAGE * WORD);
         let asked = words.div_ceil(REGION / WORD).div_ceil(WORD);
         let base = base.cast();
-        Some(Mapped { base, len, place, present: zeroed(words), asked: zeroed(asked) })
+        let (present, asked, stripes) = (zeroed(words), zeroed(asked), Stripes::default());
+        Some(Mapped { base, len, place, writable, stripes, present, asked })
     }
 
     /// Copies `len` bytes from `offset` on to the beginning of `into`. False where that has to be
     /// done by a system call; what was copied then is not to be relied on.
     pub(super) fn read(&self, offset: u64, into: &Segments, len: usize) -> bool {
-        let Ok(offset) = usize::try_from(offset) else { return false };
+        let Some(from) = self.range(offset, len) else { return false };
+        for (done, take) in pieces(len) {
+            self.stripes.read(offset + done as u64, take, || {
+                // SAFETY: inside the mapping, which lives as long as `self`. A page that has gone
+                // is replaced by the handler.
+                unsafe { into.write_from(done, from.wrapping_add(done), take) };
+            });
+        }
+        self.was_whole()
+    }
+
+    /// Copies the first `len` bytes of `from` to `offset`. False where that has to be done by a
+    /// system call; what was copied then is of no account, since that writes it again.
+    pub(super) fn write(&self, offset: u64, from: &Segments, len: usize) -> bool {
+        let Some(to) = self.range(offset, len).filter(|_| self.writable) else { return false };
+        for (done, take) in pieces(len) {
+            self.stripes.write(offset + done as u64, take, || {
+                // SAFETY: as in `read`; nobody else writes there while the stripes are held.
+                unsafe { from.read_into(done, to.wrapping_add(done), take) };
+            });
+        }
+        self.was_whole()
+    }
+
+    /// Where a range is, if all of its pages are there.
+    fn range(&self, offset: u64, len: usize) -> Option<*mut u8> {
+        let offset = usize::try_from(offset).ok()?;
         let fits = offset.checked_add(len).is_some_and(|end| end <= self.len);
         if len == 0 || !fits || self.has_failed() || !self.is_present(offset, len) {
-            return false;
+            return None;
         }
-        // SAFETY: inside the mapping, which lives as long as `self` and is never written by us. A
-        // page that has gone is replaced by the handler.
-        unsafe { into.fill_from(self.base.wrapping_add(offset), len) };
-        // The copy comes first: a page that the handler has replaced meanwhile must not pass.
+        Some(self.base.wrapping_add(offset))
+    }
+
+    /// To be asked after a copy: a page that the handler has replaced meanwhile must not pass.
+    fn was_whole(&self) -> bool {
         fence(Ordering::SeqCst);
         !self.has_failed()
     }
@@ -165,7 +212,7 @@ impl Mapped {
         let first = region * REGION;
         let bytes = (self.len - first * PAGE).min(REGION * PAGE);
         let mut there = [0_u8; REGION];
-        let at = self.base.wrapping_add(first * PAGE).cast_mut().cast();
+        let at = self.base.wrapping_add(first * PAGE).cast();
         // SAFETY: the range is in the mapping and begins with a page; the list has room for a byte
         // for each of its pages, which are no smaller than ours.
         if unsafe { libc::mincore(at, bytes, there.as_mut_ptr()) } != 0 || page_size() != PAGE {
@@ -183,9 +230,14 @@ impl Mapped {
 impl Drop for Mapped {
     fn drop(&mut self) {
         PLACES[self.place].start.store(0, Ordering::Release);
-        // SAFETY: `new` has mapped it with this length, and nobody reads it any more.
-        unsafe { libc::munmap(self.base.cast_mut().cast(), self.len) };
+        // SAFETY: `new` has mapped it with this length, and nobody uses it any more.
+        unsafe { libc::munmap(self.base.cast(), self.len) };
     }
+}
+
+/// The parts of a copy of `len` bytes: where they begin, and how long they are.
+fn pieces(len: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..len).step_by(PIECE).map(move |done| (done, (len - done).min(PIECE)))
 }
 
 /// Zeroes that take no memory before they are touched, as a loop over the list would.
@@ -220,7 +272,7 @@ fn handler_is_installed() -> bool {
     DONE.load(Ordering::Acquire)
 }
 
-/// A page was touched that is not there any more. In an image, zeroes take its place; anywhere else
+/// A page was touched that is not there any more. In an image, one of ours takes its place; anywhere else
 /// the process ends, by the same access, as it would without this handler.
 extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid siginfo, with an address for this signal.
@@ -245,14 +297,17 @@ extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
     unsafe { *errno = kept };
 }
 
-/// Puts zeroes where the page of `address` was.
+/// Puts a page of our own where the page of `address` was: zeroes for who reads, and somewhere to
+/// write for who writes, so that the same access does not fail again.
 fn replace(address: usize) -> bool {
     let page = page_size().max(1);
     let at = (address - address % page) as *mut libc::c_void;
     let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: the page belongs to a mapping of an image, which is only read, and whose reader
-    // throws away what it reads here. `mmap` and `sysconf` are plain calls into the kernel or none.
-    unsafe { libc::mmap(at, page, libc::PROT_READ, flags, -1, 0) == at }
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the page belongs to a mapping of an image. Who reads it throws away what it reads here,
+    // and who writes it writes it again by a system call. `mmap` and `sysconf` are plain calls into
+    // the kernel or none.
+    unsafe { libc::mmap(at, page, protection, flags, -1, 0) == at }
 }
 
 #[cfg(test)]
@@ -284,6 +339,59 @@ mod tests {
         assert_eq!(read(&mapped, 512, 2 * PAGE - 512), Some(vec![7; 2 * PAGE - 512]));
         file.write_all_at(&[9; 512], 1024).unwrap();
         assert_eq!(read(&mapped, 1024, 512), Some(vec![9; 512]));
+    }
+
+    fn write(mapped: &Mapped, offset: usize, bytes: &[u8]) -> bool {
+        let buffer = OwnedBuffer::from_vec(bytes.to_vec());
+        mapped.write(offset as u64, buffer.segments(), bytes.len())
+    }
+
+    #[test]
+    fn write_is_in_the_file_and_leaves_what_is_beside_it() {
+        let (file, mapped) = image();
+        assert!(write(&mapped, 512, &[3; 512]));
+        let mut there = [0; 2048];
+        file.read_exact_at(&mut there, 0).unwrap();
+        assert_eq!(there.chunks(512).map(|block| block[0]).collect::<Vec<_>>(), [7, 3, 7, 7]);
+        // More than is copied at once, in pieces that do not end where ours do.
+        let data: Vec<u8> = (0..LEN / 2).map(|at| (at / 512) as u8 ^ at as u8).collect();
+        file.write_all_at(&vec![1; LEN], 0).unwrap();
+        mapped.note_written(0, LEN);
+        assert!(write(&mapped, 4096, &data));
+        let mut there = vec![0; LEN];
+        file.read_exact_at(&mut there, 0).unwrap();
+        assert!(there[4096..4096 + data.len()] == data && read(&mapped, 0, LEN) == Some(there));
+    }
+
+    #[test]
+    fn write_of_a_hole_and_behind_the_end_is_left_to_the_kernel() {
+        let (file, mapped) = image();
+        let before = file.metadata().unwrap().blocks();
+        assert!(!write(&mapped, PAGE, &[1; 2 * PAGE]));
+        assert_eq!(file.metadata().unwrap().blocks(), before);
+        mapped.note_written(0, LEN);
+        assert!(!write(&mapped, LEN - 512, &[1; 1024]));
+        assert_eq!(file.metadata().unwrap().len(), LEN as u64);
+    }
+
+    #[test]
+    fn write_of_a_file_that_may_only_be_read_is_left_to_the_kernel() {
+        let (file, _) = image();
+        let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let mapped = Mapped::new(&File::open(name).unwrap()).unwrap();
+        assert_eq!(read(&mapped, 0, 512), Some(vec![7; 512]));
+        assert!(!write(&mapped, 0, &[1; 512]));
+        assert_eq!(read(&mapped, 0, 512), Some(vec![7; 512]));
+    }
+
+    #[test]
+    fn write_of_what_was_cut_off_fails_and_the_process_lives() {
+        let (file, mapped) = image();
+        assert!(write(&mapped, PAGE, &[1; PAGE]));
+        file.set_len(PAGE as u64).unwrap();
+        assert!(!write(&mapped, PAGE, &[1; PAGE]));
+        assert!(!write(&mapped, 0, &[1; PAGE]), "nothing is written to a mapping that has failed");
+        assert_eq!(file.metadata().unwrap().len(), PAGE as u64);
     }
 
     #[test]

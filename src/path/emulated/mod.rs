@@ -13,7 +13,9 @@
 //!           |                   exclusion.rs, and the helper thread for commands that may wait
 //!           v
 //!         Store                 the bytes (store.rs): a file, a block device, memory, or nothing;
-//!                               what is in memory is read without a system call (mapped_sys.rs)
+//!                               what is in memory is copied without a system call (mapped_sys.rs,
+//!                               stripes.rs),
+//!                               what is on a disk past the page cache, if wanted (direct.rs)
 //! ```
 //!
 //! A command runs through `execute.rs`: found in the table of `table.rs` (which is also what
@@ -26,15 +28,15 @@
 //! yet, or the kernel has returned from it. Only a fault that imitates a dead wire says
 //! [`Reach::Unknown`](crate::path::Reach::Unknown), as a real one would.
 //!
-//! What was decided against: O_DIRECT (a guest's buffers are aligned to 512 bytes at best, and a
-//! bounce costs what the page cache costs); a lock per block range for COMPARE AND WRITE (see
-//! `exclusion.rs`).
+//! What was decided against: a lock per block range for COMPARE AND WRITE (see `exclusion.rs`); a
+//! second descriptor without O_DIRECT for what is not aligned (see `direct.rs`).
 
 mod access;
 mod array;
 mod attention;
 mod blocks;
 mod channel;
+mod direct;
 mod dispatch;
 mod engine;
 mod exclusion;
@@ -54,6 +56,7 @@ pub mod reservations;
 mod ring_sys;
 mod store;
 mod store_sys;
+mod stripes;
 mod table;
 mod thin;
 mod verify;

@@ -52,7 +52,11 @@ pub(super) fn open(address: &EmulatedAddress, mode: OpenMode) -> Result<Arc<Arra
         read_only: mode == OpenMode::Check,
         reservations: Reservations::new(image.keep, image.reservations),
     };
-    let array = Array::new(Store::file(image.file), identity, image.guard);
+    let store = match image.direct {
+        Some(direct) => Store::direct(image.file, direct),
+        None => Store::file(image.file),
+    };
+    let array = Array::new(store, identity, image.guard);
     open.insert(key, Arc::downgrade(&array));
     Ok(array)
 }
@@ -83,6 +87,9 @@ fn agree(address: &EmulatedAddress, array: &Array) -> Result<(), ImageError> {
     };
     if address.block != array.block_size() {
         return differ("block", address.block.to_string(), array.block_size().to_string());
+    }
+    if address.cache != array.store.cache() {
+        return differ("cache", address.cache.to_string(), array.store.cache().to_string());
     }
     let bytes = array.blocks() * u64::from(array.block_size());
     match (address.wwid, address.size) {

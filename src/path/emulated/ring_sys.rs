@@ -1,7 +1,9 @@
 //! The io_uring engine: one ring per channel, reads and writes straight on lent memory.
 //!
 //! Plain settings: DEFER_TASKRUN and SINGLE_ISSUER would bind the ring to the thread that makes
-//! it, and a channel may be made in one thread and dropped in another.
+//! it, and a channel may be made in one thread and dropped in another. COOP_TASKRUN was not to be
+//! measured. A registered file would outlive the ring by what the kernel takes to end it, and the
+//! image's lock with it.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -17,6 +19,9 @@ use crate::limits::EMULATED_FLIGHTS_MAX;
 
 /// Entries of the submission queue; a fuller batch takes more than one system call.
 const SUBMISSIONS: u32 = 256;
+/// Operations after which a disk gets what there is, without waiting for the rest of a batch: else it
+/// has nothing to do while the rest is looked at.
+const EARLY: usize = 8;
 /// Pieces that the kernel takes in one operation (`UIO_MAXIOV`).
 const PIECES_MAX: usize = 1024;
 
@@ -61,13 +66,16 @@ pub(super) struct Ring {
     /// Flights that the submission queue had no room for.
     waiting: Vec<usize>,
     unsubmitted: bool,
+    /// Operations that are handed over together.
+    batch: usize,
     spare: Segments,
 }
 
 impl Ring {
     /// A ring for `file`, which must stay open as long as the ring lives. An error where the
-    /// kernel has none or forbids it.
-    pub(super) fn new(file: RawFd) -> io::Result<Self> {
+    /// kernel has none or forbids it. Where the page cache is not between, `direct`, the disk is not
+    /// kept waiting for a batch.
+    pub(super) fn new(file: RawFd, direct: bool) -> io::Result<Self> {
         let ring = IoUring::builder()
             .dontfork()
             .setup_cqsize(EMULATED_FLIGHTS_MAX as u32 * 2)
@@ -79,6 +87,7 @@ impl Ring {
             free: Vec::new(),
             waiting: Vec::new(),
             unsubmitted: false,
+            batch: if direct { EARLY } else { SUBMISSIONS as usize },
             spare: Segments::new(),
         })
     }
@@ -135,6 +144,9 @@ impl Ring {
             // that comes after the completion. The file outlives the ring by `new`'s contract.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 self.unsubmitted = true;
+                if self.ring.submission().len() >= self.batch {
+                    self.submit();
+                }
                 return;
             }
             self.submit();

@@ -7,12 +7,17 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
+use super::direct::Direct;
 use super::mapped_sys::Mapped;
 use super::store_sys::{self, Direction};
+use super::stripes::HELD_MAX;
 use crate::buffer::Segments;
+use crate::path::address::Cache;
 
 /// Bytes handled at once where data goes through memory of our own.
 pub(super) const CHUNK: usize = 64 << 10;
+/// Bytes of a mapped file that are zeroed at once: others wait for no more.
+const ZERO_MAX: u64 = 4 << 20;
 
 /// Where the blocks are.
 #[derive(Debug)]
@@ -28,8 +33,10 @@ pub(super) enum Store {
 pub(super) struct FileStore {
     file: File,
     memory: bool,
-    /// Where the file is in memory: for reading.
+    /// Where the file is in memory: copied without a system call.
     mapped: Option<Mapped>,
+    /// Where it is read and written past the page cache: what that wants.
+    direct: Option<Direct>,
 }
 
 impl Store {
@@ -37,7 +44,32 @@ impl Store {
     pub(super) fn file(file: File) -> Self {
         let memory = store_sys::is_memory_backed(file.as_fd());
         let mapped = memory.then(|| Mapped::new(&file)).flatten();
-        Store::File(FileStore { file, memory, mapped })
+        if memory && mapped.is_none() {
+            log::info!("the image is read by system calls: it cannot be mapped");
+        }
+        Store::File(FileStore { file, memory, mapped, direct: None })
+    }
+
+    /// Blocks in `file`, which direct I/O has begun on. Offsets and lengths are whole blocks then,
+    /// here and in all that follows.
+    pub(super) fn direct(file: File, direct: Direct) -> Self {
+        Store::File(FileStore { file, memory: false, mapped: None, direct: Some(direct) })
+    }
+
+    /// What there is between the unit and its image.
+    pub(super) fn cache(&self) -> Cache {
+        match self {
+            Store::File(FileStore { direct: Some(_), .. }) => Cache::None,
+            _ => Cache::Writeback,
+        }
+    }
+
+    /// True when an engine of its own can give this memory to the kernel.
+    pub(super) fn takes(&self, memory: &Segments) -> bool {
+        match self {
+            Store::File(FileStore { direct: Some(direct), .. }) => direct.takes(memory),
+            _ => true,
+        }
     }
 
     /// True when reading and writing never waits for a disk.
@@ -91,6 +123,12 @@ impl Store {
         durable: bool,
     ) -> io::Result<()> {
         match self {
+            // The page is the medium: there is nothing to wait for.
+            Store::File(FileStore { mapped: Some(mapped), .. })
+                if mapped.write(offset, from, len) =>
+            {
+                Ok(())
+            }
             Store::File(store) => {
                 store.transfer(Direction::Write, offset, from, len, durable)?;
                 store.note_written(offset, len);
@@ -103,7 +141,17 @@ impl Store {
     /// Reads into memory of our own.
     pub(super) fn read_bytes(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         match self {
-            Store::File(store) => store.file.read_exact_at(into, offset),
+            Store::File(FileStore { file, direct: Some(direct), .. }) => {
+                let len = into.len();
+                let give =
+                    |at: usize, piece: &[u8]| into[at..at + piece.len()].copy_from_slice(piece);
+                direct.read(file, offset, len, give)
+            }
+            Store::File(store) => {
+                let len = into.len();
+                let read = || store.file.read_exact_at(into, offset);
+                store.apart(Direction::Read, offset, len, read)
+            }
             Store::Null => {
                 into.fill(0);
                 Ok(())
@@ -114,8 +162,15 @@ impl Store {
     /// Writes from memory of our own.
     pub(super) fn write_bytes(&self, offset: u64, from: &[u8]) -> io::Result<()> {
         match self {
+            Store::File(FileStore { file, direct: Some(direct), .. }) => {
+                let put = |at: usize, piece: &mut [u8]| {
+                    piece.copy_from_slice(&from[at..at + piece.len()])
+                };
+                direct.write(file, offset, from.len(), put)
+            }
             Store::File(store) => {
-                store.file.write_all_at(from, offset)?;
+                let write = || store.file.write_all_at(from, offset);
+                store.apart(Direction::Write, offset, from.len(), write)?;
                 store.note_written(offset, from.len());
                 Ok(())
             }
@@ -130,7 +185,7 @@ impl Store {
         }
     }
 
-    /// True when reads of a file need no system call.
+    /// True when transfers need no system call.
     pub(super) fn is_mapped(&self) -> bool {
         matches!(self, Store::File(FileStore { mapped: Some(_), .. }))
     }
@@ -138,13 +193,27 @@ impl Store {
     /// Makes a range read as zeroes; `deallocate` gives its space back where that is possible.
     pub(super) fn zero(&self, offset: u64, len: u64, deallocate: bool) -> io::Result<()> {
         let Store::File(store) = self else { return Ok(()) };
-        if let Some(mapped) = &store.mapped {
-            mapped.note_hole(offset, len);
+        let mut done = 0;
+        while done < len {
+            let at = offset + done;
+            let most = if store.mapped.is_some() { ZERO_MAX - at % ZERO_MAX } else { len };
+            let take = (len - done).min(most);
+            let zeroed = store.apart(Direction::Write, at, take as usize, || {
+                if let Some(mapped) = &store.mapped {
+                    mapped.note_hole(at, take);
+                }
+                store_sys::zero_range(store.fd(), at, take, deallocate)
+            });
+            if zeroed.is_err() {
+                // Not every file system can: then as any other data.
+                return self.write_zeroes(at, len - done);
+            }
+            done += take;
         }
-        if store_sys::zero_range(store.fd(), offset, len, deallocate).is_ok() {
-            return Ok(());
-        }
-        // Not every file system can: then as any other data.
+        Ok(())
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
         let zeroes = [0; CHUNK];
         let mut done = 0;
         while done < len {
@@ -206,17 +275,23 @@ impl FileStore {
         len: usize,
         durable: bool,
     ) -> io::Result<()> {
+        if let Some(direct) = self.direct.filter(|direct| !direct.takes(memory)) {
+            return self.bounce(direct, direction, offset, memory, len, durable);
+        }
         let mut done = 0;
         let mut rest = Segments::new();
         while done < len {
+            let most = if self.mapped.is_some() { HELD_MAX } else { usize::MAX };
+            let take = (len - done).min(most);
             // The usual case is one call with the list as it was lent.
-            let whole = done == 0 && len == memory.len();
+            let whole = done == 0 && take == memory.len();
             if !whole {
-                rest.assign_range(memory, done, len - done);
+                rest.assign_range(memory, done, take);
             }
             let list = if whole { memory } else { &rest };
             let at = offset + done as u64;
-            match store_sys::transfer(self.fd(), direction, at, list, durable) {
+            let call = || store_sys::transfer(self.fd(), direction, at, list, durable);
+            match self.apart(direction, at, take, call) {
                 Ok(0) if direction == Direction::Read => {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
@@ -227,6 +302,44 @@ impl FileStore {
             }
         }
         Ok(())
+    }
+
+    /// Runs one call into the kernel apart from copies of the same blocks.
+    fn apart<T>(
+        &self,
+        direction: Direction,
+        offset: u64,
+        len: usize,
+        mut run: impl FnMut() -> T,
+    ) -> T {
+        match (&self.mapped, direction) {
+            (None, _) => run(),
+            (Some(mapped), Direction::Read) => mapped.stripes.read(offset, len, run),
+            (Some(mapped), Direction::Write) => mapped.stripes.write(offset, len, run),
+        }
+    }
+
+    /// A transfer through memory of our own.
+    fn bounce(
+        &self,
+        direct: Direct,
+        direction: Direction,
+        offset: u64,
+        memory: &Segments,
+        len: usize,
+        durable: bool,
+    ) -> io::Result<()> {
+        match direction {
+            Direction::Read => direct.read(&self.file, offset, len, |at, piece| {
+                memory.write_at(at, piece);
+            }),
+            Direction::Write => {
+                direct.write(&self.file, offset, len, |at, piece| {
+                    memory.read_at(at, piece);
+                })?;
+                if durable { self.file.sync_data() } else { Ok(()) }
+            }
+        }
     }
 }
 
@@ -290,6 +403,36 @@ mod tests {
         file.set_len(4096).unwrap();
         assert!(read(4096).is_err());
         assert_eq!(read(0).unwrap(), [3; 4096]);
+    }
+
+    /// One writes by a copy, one by system calls, one makes holes: who reads sees one of them.
+    #[test]
+    fn writes_of_one_block_of_a_mapped_store_do_not_mix() {
+        const ROUNDS: usize = 1000;
+        let file = store_sys::memory_file("store-test").unwrap();
+        file.set_len(1 << 20).unwrap();
+        let store = &Store::file(file);
+        store.write_bytes(0, &[2; 4096]).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let data = OwnedBuffer::from_vec(vec![1; 4096]);
+                (0..ROUNDS).for_each(|_| store.write(0, data.segments(), 4096, false).unwrap());
+            });
+            scope.spawn(|| {
+                for round in 0..ROUNDS {
+                    store.write_bytes(0, &[2; 4096]).unwrap();
+                    if round % 16 == 0 {
+                        store.zero(0, 4096, true).unwrap();
+                    }
+                }
+            });
+            let back = OwnedBuffer::zeroed(4096);
+            for _ in 0..ROUNDS {
+                store.read(0, back.segments(), 4096).unwrap();
+                let seen = back.to_vec();
+                assert!(seen[0] <= 2 && seen.iter().all(|byte| *byte == seen[0]), "{seen:?}");
+            }
+        });
     }
 
     #[test]

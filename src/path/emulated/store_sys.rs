@@ -101,6 +101,37 @@ pub(super) fn is_memory_backed(fd: BorrowedFd<'_>) -> bool {
     mode & libc::S_IFMT == libc::S_IFREG && [libc::TMPFS_MAGIC, RAMFS_MAGIC].contains(&kind)
 }
 
+/// From here on the file is read and written past the page cache.
+pub(super) fn set_direct(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_DIRECT) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What direct I/O on the file wants: the alignment of memory, and of offsets and lengths. Zeroes
+/// where there is none; nothing where the kernel does not say.
+pub(super) fn direct_alignment(fd: BorrowedFd<'_>) -> Option<(usize, usize)> {
+    let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let (fd, flags) = (fd.as_raw_fd(), libc::AT_EMPTY_PATH);
+    // SAFETY: the name is an empty string, the structure is ours, and all-zero bytes are a valid
+    // one.
+    let stat = unsafe {
+        if libc::statx(fd, c"".as_ptr(), flags, libc::STATX_DIOALIGN, stat.as_mut_ptr()) != 0 {
+            return None;
+        }
+        stat.assume_init()
+    };
+    let told = stat.stx_mask & libc::STATX_DIOALIGN != 0;
+    told.then_some((stat.stx_dio_mem_align as usize, stat.stx_dio_offset_align as usize))
+}
+
 /// A file that lives in memory and has no name.
 pub(super) fn memory_file(label: &str) -> io::Result<File> {
     let label = std::ffi::CString::new(label).map_err(|_| io::ErrorKind::InvalidInput)?;

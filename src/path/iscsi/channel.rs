@@ -2,11 +2,13 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::mailbox::{ChannelId, Gate, Job, Mailbox, Message};
+use super::helm::Helm;
+use super::mailbox::{ChannelId, Door, Gate, Job, Mailbox, Message};
+use super::ready::Ready;
 use crate::ids::AttemptId;
 use crate::limits::{ISCSI_CDB_MAX, ISCSI_TRANSFER_MAX};
 use crate::path::outbox::Outbox;
@@ -19,6 +21,8 @@ pub struct IscsiChannel {
     id: ChannelId,
     mailbox: Arc<Mailbox>,
     outbox: Arc<Outbox>,
+    /// A lane's own way to the connection.
+    lane: Option<LaneEnd>,
     /// Submitted and not flushed.
     batch: Vec<Job>,
     /// Ended without the thread's help.
@@ -26,20 +30,73 @@ pub struct IscsiChannel {
     now: Instant,
 }
 
+/// What a lane needs to serve the connection itself.
+#[derive(Debug)]
+struct LaneEnd {
+    helm: Arc<Helm>,
+    ready: Arc<Ready>,
+    /// It reads, as far as it knows.
+    reads: bool,
+    /// Nothing can be there that has not been looked for, or would wake the lane.
+    looked: bool,
+}
+
 impl IscsiChannel {
-    pub(super) fn open(mailbox: &Arc<Mailbox>) -> io::Result<Self> {
+    /// A channel that serves the connection itself where it can.
+    pub(super) fn for_lane(mailbox: &Arc<Mailbox>, helm: &Arc<Helm>) -> io::Result<Self> {
+        Self::open(mailbox, Some(helm))
+    }
+
+    /// A channel that leaves everything to the path's thread where no helm is given.
+    pub(super) fn open(mailbox: &Arc<Mailbox>, helm: Option<&Arc<Helm>>) -> io::Result<Self> {
         let outbox = Arc::new(Outbox::new()?);
+        let lane = match helm {
+            None => None,
+            Some(helm) => {
+                let (helm, ready) = (Arc::clone(helm), Arc::new(Ready::new(outbox.fd())?));
+                Some(LaneEnd { helm, ready, reads: false, looked: false })
+            }
+        };
         let id = mailbox.new_channel();
+        let ready = lane.as_ref().map(|lane| Arc::clone(&lane.ready));
         // A thread that has ended lets every attempt fail; see `flush`.
-        let _ = mailbox.post(Message::Open(id, Arc::clone(&outbox)));
+        let _ = mailbox.post(Message::Open(id, Door { outbox: Arc::clone(&outbox), ready }));
         Ok(IscsiChannel {
             id,
             mailbox: Arc::clone(mailbox),
             outbox,
+            lane,
             batch: Vec::new(),
             ended: Vec::new(),
             now: Instant::now(),
         })
+    }
+
+    /// Sends the batch itself; false where the thread has to do that.
+    fn send(&mut self) -> bool {
+        let Some(lane) = &mut self.lane else { return false };
+        let Some(mut held) = lane.helm.try_hold() else { return false };
+        let Some(driver) = &mut *held else { return false };
+        match driver.submit(self.id, &mut self.batch, self.now, &mut self.ended) {
+            // An answer that is there already wakes the lane; to look for it is mostly in vain.
+            Some(reads) => (lane.reads, lane.looked) = (reads, true),
+            None => return false,
+        }
+        true
+    }
+
+    /// Reads what has come, where that is this lane's part.
+    fn read(&mut self, ended: &mut Vec<Ended>) {
+        let Some(lane) = &mut self.lane else { return };
+        // A lane asks again in the same turn, after it has sent or been given something.
+        if !lane.reads || mem::take(&mut lane.looked) {
+            return;
+        }
+        let Some(mut held) = lane.helm.try_hold() else { return };
+        let Some(driver) = &mut *held else { return lane.reads = false };
+        let before = ended.len();
+        lane.reads = driver.read(self.id, self.now, ended);
+        lane.looked = ended.len() > before;
     }
 
     fn fail(&mut self, attempt: AttemptId, failure: Failure) {
@@ -76,6 +133,9 @@ impl Channel for IscsiChannel {
         if self.batch.is_empty() {
             return;
         }
+        if self.send() {
+            return;
+        }
         let batch = Message::Jobs(mem::take(&mut self.batch));
         if let Some(Message::Jobs(jobs)) = self.mailbox.post(batch) {
             jobs.iter().for_each(|job| self.fail(job.attempt, Failure::Disconnected));
@@ -86,6 +146,7 @@ impl Channel for IscsiChannel {
         self.now = now;
         ended.append(&mut self.ended);
         self.outbox.take(ended);
+        self.read(ended);
     }
 
     fn recall(&mut self, attempt: AttemptId) {
@@ -98,7 +159,8 @@ impl Channel for IscsiChannel {
     }
 
     fn ready_fd(&self) -> Option<RawFd> {
-        Some(self.outbox.fd())
+        let ready = self.lane.as_ref().map(|lane| lane.ready.as_raw_fd());
+        Some(ready.unwrap_or_else(|| self.outbox.fd()))
     }
 
     fn next_timer(&self) -> Option<Instant> {

@@ -1,4 +1,5 @@
-//! The path's thread: takes jobs, hands them to libiscsi, brings ends back.
+//! The path's thread, and what it shares with lanes: takes jobs, hands them to libiscsi, brings
+//! ends back.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -8,29 +9,34 @@ use std::time::{Duration, Instant};
 
 use super::Plan;
 use super::flights::{Flights, fate, vendor};
+use super::helm::{Helm, Reader};
 use super::link::Link;
 use super::look_up::LookUp;
-use super::mailbox::{ChannelId, Job, Mailbox, Message};
+use super::mailbox::{ChannelId, Door, Job, Mailbox, Message};
 use super::proof::Proofs;
 use super::pulse::Backoff;
 use super::shim_sys::{self, CANCELLED, Data, Wire};
 use crate::ids::AttemptId;
 use crate::limits::{ISCSI_FLIGHTS_MAX, ISCSI_UNSENT_MAX};
-use crate::path::outbox::Outbox;
 use crate::path::{Ended, Failure, Fate, Reach, TransportEvent};
 
-/// What the thread owns. See the module's picture.
+/// The session's state, used by whoever holds the helm. See the module's picture.
 pub(super) struct Driver {
     pub(super) plan: Plan,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) look_up: LookUp,
-    channels: BTreeMap<ChannelId, Arc<Outbox>>,
+    pub(super) channels: BTreeMap<ChannelId, Door>,
     /// Not handed to libiscsi: certainly not sent.
-    waiting: VecDeque<Job>,
+    pub(super) waiting: VecDeque<Job>,
     pub(super) flights: Flights,
     /// Ends that the channels have not been given yet.
-    ended: BTreeMap<ChannelId, Vec<Ended>>,
+    pub(super) ended: BTreeMap<ChannelId, Vec<Ended>>,
     pub(super) link: Link,
+    pub(super) reader: Reader,
+    /// The lane that sent last.
+    pub(super) last_lane: Option<ChannelId>,
+    /// More than one lane has sent lately: until then the thread reads.
+    pub(super) crowded_until: Instant,
     pub(super) backoff: Backoff,
     pub(super) proofs: Proofs,
     /// Portals of this round that were not tried yet.
@@ -58,6 +64,9 @@ impl Driver {
             flights: Flights::default(),
             ended: BTreeMap::new(),
             link: Link::Resting { until: Instant::now() },
+            reader: Reader::Thread,
+            last_lane: None,
+            crowded_until: Instant::now(),
             backoff: Backoff::default(),
             portals: VecDeque::new(),
             last_portal: None,
@@ -68,22 +77,20 @@ impl Driver {
         }
     }
 
-    /// The thread's life.
-    pub(super) fn run(mut self) {
-        while !matches!(self.link, Link::Over) {
-            for message in self.mailbox.take() {
-                self.receive(message, Instant::now());
-            }
-            let now = Instant::now();
-            self.step(now);
-            self.hand_over();
-            self.take_ends();
-            self.deliver();
-            if let Err(error) = self.wait() {
-                self.lose(&format!("the host cannot wait for the connection: {error}"), None, now);
-                std::thread::sleep(Duration::from_millis(100));
-            }
+    /// The thread's share of a turn: all that is due.
+    fn turn(&mut self) {
+        for message in self.mailbox.take() {
+            self.receive(message, Instant::now());
         }
+        self.step(Instant::now());
+        self.hand_over();
+        self.take_ends();
+        self.deliver();
+        self.follow();
+    }
+
+    /// The path is closed: whoever still wants something is told so.
+    fn end(&mut self) {
         for message in self.mailbox.close() {
             self.receive(message, Instant::now());
         }
@@ -93,15 +100,18 @@ impl Driver {
 
     fn receive(&mut self, message: Message, now: Instant) {
         match message {
-            Message::Open(channel, outbox) => {
-                self.channels.insert(channel, outbox);
+            Message::Open(channel, door) => {
+                self.channels.insert(channel, door);
             }
-            Message::Jobs(jobs) => self.accept(jobs),
+            Message::Jobs(jobs) => self.accept(jobs.into_iter()),
             Message::Recall(channel, attempt) => self.recall(channel, attempt, now),
             Message::Close(channel, gate) => {
                 self.waiting.retain(|job| job.channel != channel);
                 if self.flights.iter().any(|job| job.channel == channel) {
                     self.lose("dropped to take back what a lane had left on it", None, now);
+                }
+                if matches!(self.reader, Reader::Lane(reader, _) if reader == channel) {
+                    self.take_reading_back();
                 }
                 self.channels.remove(&channel);
                 self.ended.remove(&channel);
@@ -115,7 +125,7 @@ impl Driver {
         }
     }
 
-    fn accept(&mut self, jobs: Vec<Job>) {
+    pub(super) fn accept(&mut self, jobs: impl Iterator<Item = Job>) {
         let takes = !self.stopping && (self.hopeful || matches!(self.link, Link::Up(_)));
         for job in jobs {
             let mine = |other: &&Job| other.channel == job.channel;
@@ -150,17 +160,23 @@ impl Driver {
 
     /// Gives libiscsi what it can send at once. What it cannot send stays here, where it is known
     /// not to have been sent.
-    fn hand_over(&mut self) {
+    pub(super) fn hand_over(&mut self) {
         let Link::Up(up) = &mut self.link else { return };
         let wire = &mut up.wire;
+        if self.waiting.is_empty() && wire.has_unsent() && !wire.flags().dropped() {
+            // What the target has asked for, or now has room for.
+            return wire.send(true);
+        }
         while !self.waiting.is_empty() && !wire.flags().dropped() {
             let room = ISCSI_UNSENT_MAX.saturating_sub(wire.unsent());
             if room == 0 {
                 return;
             }
+            let mut pieces = 0;
             for job in self.waiting.drain(..room.min(self.waiting.len())) {
                 let token = self.flights.insert(job);
                 let Some(job) = self.flights.get(token) else { continue };
+                pieces += 1 + job.data_out.pieces();
                 let data = match (job.data_out.is_empty(), job.data_in.is_empty()) {
                     (false, _) => Data::Out(&job.data_out),
                     (true, false) => Data::In(&job.data_in),
@@ -174,13 +190,14 @@ impl Driver {
                     self.ended.entry(job.channel).or_default().push(end);
                 }
             }
-            wire.service(libc::POLLOUT);
+            wire.send(pieces > 1);
         }
     }
 
-    /// Takes out what libiscsi has ended.
-    pub(super) fn take_ends(&mut self) {
-        let Link::Up(up) = &mut self.link else { return };
+    /// Takes out what libiscsi has ended; true when that was something.
+    pub(super) fn take_ends(&mut self) -> bool {
+        let Link::Up(up) = &mut self.link else { return false };
+        let mut any = false;
         while let Some(end) = up.wire.take() {
             // The session is gone: `lose` ends what was on it.
             if end.status == CANCELLED {
@@ -193,7 +210,9 @@ impl Driver {
             }
             let end = Ended { attempt: job.attempt, fate, session: up.session };
             self.ended.entry(job.channel).or_default().push(end);
+            any = true;
         }
+        any
     }
 
     /// Ends the session with a reset, and all that was on it. `recalled` was to be taken back.
@@ -207,6 +226,7 @@ impl Driver {
         if !matches!(self.link, Link::Up(_)) {
             return;
         }
+        self.take_reading_back();
         let Link::Up(up) = mem::replace(&mut self.link, Link::Over) else { return };
         let (session, lasted) = (up.session, now.saturating_duration_since(up.since));
         // From here on nothing touches lent memory.
@@ -255,46 +275,76 @@ impl Driver {
     /// News; any channel may be the manager's, so all are woken.
     pub(super) fn tell(&mut self, event: TransportEvent) {
         self.mailbox.tell(event);
-        for outbox in self.channels.values() {
-            outbox.put(&mut Vec::new());
+        for door in self.channels.values() {
+            door.outbox.put(&mut Vec::new());
         }
     }
 
     /// Gives the channels their ends, with one wake-up each.
-    fn deliver(&mut self) {
+    pub(super) fn deliver(&mut self) {
         for (channel, ends) in self.ended.iter_mut().filter(|(_, ends)| !ends.is_empty()) {
-            if let Some(outbox) = self.channels.get(channel) {
-                outbox.put(ends);
+            if let Some(door) = self.channels.get(channel) {
+                door.outbox.put(ends);
             }
             ends.clear();
         }
     }
 
-    /// Waits for mail, the connection or a timer, and lets libiscsi send and receive.
-    fn wait(&mut self) -> std::io::Result<()> {
+    /// What the thread waits for, and how long in milliseconds.
+    fn rest(&mut self) -> ([libc::pollfd; 2], i32) {
         let now = Instant::now();
-        let until = self.next_timer(now);
         let mut fds = [shim_sys::readable(self.mailbox.fd()), shim_sys::readable(-1)];
-        if let Some(wire) = self.link.wire() {
+        if self.reader == Reader::Thread
+            && let Some(wire) = self.link.wire()
+        {
             fds[1] = wire.poll_fd();
         }
         // Rounded up, so that the thread does not spin through the last part of a millisecond.
-        let left = until.saturating_duration_since(now) + Duration::from_micros(999);
-        let timeout = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
-        if !matches!(self.link, Link::Over) {
-            shim_sys::wait(&mut fds, timeout)?;
+        let left = self.next_timer(now).saturating_duration_since(now) + Duration::from_micros(999);
+        (fds, i32::try_from(left.as_millis()).unwrap_or(i32::MAX))
+    }
+
+    /// The thread has waited, and the connection has these events.
+    fn awake(&mut self, revents: i16) {
+        // A lane may have begun to read meanwhile.
+        if revents == 0 || self.reader != Reader::Thread {
+            return;
         }
-        if fds[1].revents != 0
-            && let Some(wire) = self.link.wire()
+        let Some(wire) = self.link.wire() else { return };
+        serviced(wire, revents);
+        if let Link::Up(up) = &mut self.link
+            && revents & libc::POLLIN != 0
         {
-            serviced(wire, fds[1].revents);
-            if let Link::Up(up) = &mut self.link
-                && fds[1].revents & libc::POLLIN != 0
-            {
-                up.pulse.heard(Instant::now());
+            up.pulse.heard(Instant::now());
+        }
+    }
+}
+
+/// The thread's life. Only it takes connections up and down, so that the one it waits for stays.
+pub(super) fn run(helm: &Helm) {
+    loop {
+        let mut held = helm.hold();
+        let Some(driver) = &mut *held else { return };
+        driver.turn();
+        if matches!(driver.link, Link::Over) {
+            driver.end();
+            *held = None;
+            return;
+        }
+        let (mut fds, timeout) = driver.rest();
+        drop(held);
+        let waited = shim_sys::wait(&mut fds, timeout);
+        let mut held = helm.hold();
+        let Some(driver) = &mut *held else { return };
+        match waited {
+            Ok(()) => driver.awake(fds[1].revents),
+            Err(error) => {
+                let why = format!("the host cannot wait for the connection: {error}");
+                driver.lose(&why, None, Instant::now());
+                drop(held);
+                std::thread::sleep(Duration::from_millis(100));
             }
         }
-        Ok(())
     }
 }
 

@@ -287,6 +287,8 @@ impl Driver {
         match up.pulse.beat(now) {
             Beat::Wait(_) => {}
             Beat::Ask => {
+                self.take_reading_back();
+                let Link::Up(up) = &mut self.link else { return };
                 up.wire.nop();
                 up.wire.service(libc::POLLOUT);
                 up.pulse.asked(now);
@@ -297,6 +299,7 @@ impl Driver {
 
     /// The path is closed: in good order where nothing is under way.
     pub(super) fn leave(&mut self, now: Instant) {
+        self.take_reading_back();
         self.fail_waiting();
         if !matches!(self.link, Link::Up(_)) {
             self.link = Link::Over;

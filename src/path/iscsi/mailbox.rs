@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use super::ready::Ready;
 use crate::buffer::Segments;
 use crate::ids::AttemptId;
 use crate::limits::ISCSI_EVENTS_MAX;
@@ -30,11 +31,19 @@ pub(super) struct Job {
     pub(super) data_in: Segments,
 }
 
+/// Where a channel is reached.
+#[derive(Debug)]
+pub(super) struct Door {
+    pub(super) outbox: Arc<Outbox>,
+    /// What a lane waits on; the manager does not serve the connection.
+    pub(super) ready: Option<Arc<Ready>>,
+}
+
 /// To the thread.
 #[derive(Debug)]
 pub(super) enum Message {
     /// A channel is there.
-    Open(ChannelId, Arc<Outbox>),
+    Open(ChannelId, Door),
     /// A batch of attempts.
     Jobs(Vec<Job>),
     /// An attempt's end is wanted.
@@ -84,6 +93,11 @@ impl Mailbox {
         drop(inbox);
         self.waker.raise();
         None
+    }
+
+    /// Has the thread look at everything again.
+    pub(super) fn wake(&self) {
+        self.waker.raise();
     }
 
     /// A number for a new channel.

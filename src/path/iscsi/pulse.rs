@@ -43,6 +43,11 @@ impl Pulse {
         self.asked = Some(now);
     }
 
+    /// The target owes an answer to a NOP-Out.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
     pub(super) fn beat(&self, now: Instant) -> Beat {
         let (due, then) = match self.asked {
             Some(asked) => (asked + ISCSI_NOP_PATIENCE, Beat::Dead),

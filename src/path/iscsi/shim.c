@@ -258,6 +258,18 @@ void mp_service(struct mp_session *session, int revents)
     sweep(session);
 }
 
+/* Sends what is queued. `together`: what is small goes out with what comes after it, so that a batch of
+ * commands, or a command and its data, is one segment and not many. */
+void mp_send(struct mp_session *session, int together)
+{
+    const int on = 1, off = 0, fd = iscsi_get_fd(session->iscsi);
+    if (together)
+        setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on);
+    mp_service(session, POLLOUT);
+    if (together)
+        setsockopt(fd, IPPROTO_TCP, TCP_CORK, &off, sizeof off);
+}
+
 /*
  * Queues a command. 0, or -1 and nothing has happened. `iov` is copied; what it points to is used until
  * the command's end has been taken, or the session is closed.

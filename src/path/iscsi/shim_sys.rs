@@ -117,6 +117,7 @@ unsafe extern "C" {
     fn mp_unsent(session: *mut Session) -> u32;
     fn mp_lingering(session: *mut Session) -> u32;
     fn mp_service(session: *mut Session, revents: c_int);
+    fn mp_send(session: *mut Session, together: c_int);
     fn mp_command(
         session: *mut Session,
         lun: u16,
@@ -132,14 +133,19 @@ unsafe extern "C" {
     fn mp_close(session: *mut Session);
 }
 
-/// One connection and one login. Used by the thread that made it (the pointer keeps it there), and
-/// closed by dropping it: with a reset, after which no lent memory is touched any more.
+/// One connection and one login, used by one thread at a time, and closed by dropping it: with a
+/// reset, after which no lent memory is touched any more.
 pub(super) struct Wire(NonNull<Session>);
+
+// SAFETY: the session is reached through this pointer alone, and a `Wire` is no `Sync`. libiscsi
+// and the shim keep what belongs to a session inside it, and nothing of it in a thread: the shim's
+// thread-local word is set and cleared within one call.
+unsafe impl Send for Wire {}
 
 /// One call of a function that wants a live session and nothing else.
 macro_rules! call {
     ($self:ident, $function:ident $(, $argument:expr)*) => {
-        // SAFETY: the session lives as long as the value does, is used by this thread alone, and
+        // SAFETY: the session lives as long as the value does, is used by no other thread now, and
         // the function keeps no pointer that it is given.
         unsafe { $function($self.0.as_ptr() $(, $argument)*) }
     };
@@ -206,9 +212,19 @@ impl Wire {
         libc::pollfd { fd, events: events as i16, revents: 0 }
     }
 
+    /// True while something is queued that the target would take.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.poll_fd().events & libc::POLLOUT != 0
+    }
+
     /// Sends and receives.
     pub(super) fn service(&mut self, revents: i16) {
         call!(self, mp_service, c_int::from(revents));
+    }
+
+    /// Sends what is queued; `together` where that is more than one piece.
+    pub(super) fn send(&mut self, together: bool) {
+        call!(self, mp_send, c_int::from(together));
     }
 
     /// What has happened so far.

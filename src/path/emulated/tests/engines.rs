@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::buffer::Segments;
+use crate::path::emulated::direct::Direct;
 use crate::path::emulated::engine::Engine;
 use crate::path::emulated::store::Store;
 use crate::path::waker::Waker;
@@ -10,7 +11,7 @@ use crate::scsi::opcode::*;
 use std::fs::File;
 
 /// A file that does not live in memory, if the host has such a place.
-fn disk_file(bytes: u64) -> Option<File> {
+pub(super) fn disk_file(bytes: u64) -> Option<File> {
     let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     file.set_len(bytes).unwrap();
     if Store::file(file.try_clone().unwrap()).is_memory() {
@@ -20,14 +21,25 @@ fn disk_file(bytes: u64) -> Option<File> {
     Some(file)
 }
 
-fn array_on(file: File, blocks: u64) -> Arc<Array> {
+pub(super) fn array_on(store: Store, blocks: u64) -> Arc<Array> {
     use crate::path::emulated::array::Identity;
     use crate::path::emulated::reservations::{Keep, Reservations, State};
     let product = b"VIRTUAL-DISK    ";
     let reservations = Reservations::new(Keep::WithUnit, State::default());
     let (name, block_size) = (NAME, 512);
     let identity = Identity { name, product, block_size, blocks, read_only: false, reservations };
-    Array::new(Store::file(file), identity, None)
+    Array::new(store, identity, None)
+}
+
+/// The same past the page cache, if that is possible there.
+pub(super) fn direct(file: File) -> Option<Store> {
+    match Direct::begin(&file, 512).unwrap() {
+        Ok(direct) => Some(Store::direct(file, direct)),
+        Err(error) => {
+            eprintln!("not run: no direct I/O in the source directory: {error:?}");
+            None
+        }
+    }
 }
 
 /// A unit for each engine that runs here, with its name.
@@ -35,14 +47,19 @@ fn all_engines(blocks: u64) -> Vec<(&'static str, Arc<Array>)> {
     let mut all = vec![("inline", array(blocks))];
     for name in ["ring", "helper"] {
         if let Some(file) = disk_file(blocks * 512) {
-            all.push((name, array_on(file, blocks)));
+            all.push((name, array_on(Store::file(file), blocks)));
+        }
+    }
+    for name in ["direct ring", "direct helper"] {
+        if let Some(store) = disk_file(blocks * 512).and_then(direct) {
+            all.push((name, array_on(store, blocks)));
         }
     }
     all
 }
 
 fn channel(engine: &str, port: &Port) -> PortChannel {
-    if engine == "helper" {
+    if engine.ends_with("helper") {
         let waker = Arc::new(Waker::new().unwrap());
         return PortChannel::with_engine(port.state().clone(), Engine::Helper, waker);
     }
@@ -84,8 +101,12 @@ fn engines_agree() {
 fn engine_names_are_honest() {
     assert_eq!(port(&array(8), 1).engine(), "mapped");
     if let Some(file) = disk_file(4096) {
-        let port = port(&array_on(file, 8), 1);
+        let port = port(&array_on(Store::file(file), 8), 1);
         assert!(["io_uring", "preadv2-thread"].contains(&&*port.engine()));
+    }
+    if let Some(store) = disk_file(4096).and_then(direct) {
+        let port = port(&array_on(store, 8), 1);
+        assert!(["io_uring, O_DIRECT", "preadv2-thread, O_DIRECT"].contains(&&*port.engine()));
     }
 }
 

@@ -117,6 +117,44 @@ fn check_writes_nothing() {
     disk.good(&cdb10(0x28, 0, 0, 1), &[], 512);
 }
 
+/// A folder whose files are on a disk and can be read past the page cache, if the host has one.
+fn direct_folder() -> Option<tempfile::TempDir> {
+    let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let file = engines::disk_file(4096)?;
+    engines::direct(file).map(|_| folder)
+}
+
+#[test]
+fn cache_none_is_past_the_page_cache_and_all_ports_of_an_image_say_so() {
+    let Some(folder) = direct_folder() else { return };
+    let first = open(&address(&folder, "port=1&size=1M&cache=none")).unwrap();
+    let second = open(&address(&folder, "port=2&cache=none")).unwrap();
+    assert!(Arc::ptr_eq(first.array(), second.array()));
+    assert!(second.engine().ends_with("O_DIRECT"));
+    let error = open(&address(&folder, "port=3")).unwrap_err();
+    let both = "disk.img: cache=writeback, but another port has it open with none";
+    assert!(error.contains(both), "{error}");
+    let looked = Port::open(&address(&folder, "cache=none"), OpenMode::Check).unwrap();
+    initiator(&looked).good(&cdb10(0x28, 0, 0, 1), &[], 512);
+    drop((first, second, looked));
+    let first = open(&address(&folder, "")).unwrap();
+    assert!(!first.engine().ends_with("O_DIRECT"));
+    let error = open(&address(&folder, "port=2&cache=none")).unwrap_err();
+    assert!(error.contains("cache=none, but another port has it open with writeback"), "{error}");
+}
+
+#[test]
+fn cache_none_of_an_image_in_memory_is_refused() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let error = open(&address(&folder, "size=1M&cache=none")).unwrap_err();
+    let why = "disk.img: cache=none (O_DIRECT) is not possible: it is in memory";
+    assert!(error.contains(why), "{error}");
+    // What is not there is only looked at.
+    let absent = tempfile::tempdir().unwrap();
+    Port::open(&address(&absent, "size=1M&cache=none"), OpenMode::Check).unwrap();
+    open(&address(&folder, "size=1M")).unwrap();
+}
+
 #[test]
 fn null_answers_like_a_disk_of_zeroes() {
     use crate::path::address::NullAddress;

@@ -3,6 +3,7 @@
 mod access;
 mod blocks;
 mod commands;
+mod direct;
 mod engines;
 mod faults;
 mod images;
