@@ -10,7 +10,7 @@ use super::array::{Array, Identity};
 use super::image::{self, Found, ImageError, OpenMode};
 use super::reservations::Reservations;
 use super::store::Store;
-use crate::path::address::EmulatedAddress;
+use crate::path::address::{Cache, EmulatedAddress};
 
 /// What makes two images the same, however they are spelt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,8 +28,11 @@ enum Key {
     Absent(PathBuf),
 }
 
-/// Looked at when a path is opened, never after. It keeps no unit open.
-static OPEN: Mutex<Option<HashMap<Key, Weak<Array>>>> = Mutex::new(None);
+/// A unit, not kept open, and the cache that its ports name: an image that is not made yet has none.
+type Known = (Weak<Array>, Cache);
+
+/// Looked at when a path is opened, never after.
+static OPEN: Mutex<Option<HashMap<Key, Known>>> = Mutex::new(None);
 
 /// The unit of an image: the one that is open, or a new one.
 pub(super) fn open(address: &EmulatedAddress, mode: OpenMode) -> Result<Arc<Array>, ImageError> {
@@ -38,9 +41,11 @@ pub(super) fn open(address: &EmulatedAddress, mode: OpenMode) -> Result<Arc<Arra
     let open = open.get_or_insert_default();
     let found = image::find(address, mode)?;
     let key = key(address, mode, &found)?;
-    open.retain(|_, array| array.strong_count() > 0);
-    if let Some(array) = open.get(&key).and_then(Weak::upgrade) {
-        agree(address, &array)?;
+    open.retain(|_, (array, _)| array.strong_count() > 0);
+    if let Some((array, cache)) = open.get(&key)
+        && let Some(array) = array.upgrade()
+    {
+        agree(address, &array, *cache)?;
         return Ok(array);
     }
     let image = image::take(address, mode, found)?;
@@ -57,7 +62,7 @@ pub(super) fn open(address: &EmulatedAddress, mode: OpenMode) -> Result<Arc<Arra
         None => Store::file(image.file),
     };
     let array = Array::new(store, identity, image.guard);
-    open.insert(key, Arc::downgrade(&array));
+    open.insert(key, (Arc::downgrade(&array), address.cache));
     Ok(array)
 }
 
@@ -81,15 +86,15 @@ fn key(address: &EmulatedAddress, mode: OpenMode, found: &Found) -> Result<Key, 
 }
 
 /// All ports of an image say the same of it.
-fn agree(address: &EmulatedAddress, array: &Array) -> Result<(), ImageError> {
+fn agree(address: &EmulatedAddress, array: &Array, cache: Cache) -> Result<(), ImageError> {
     let differ = |key, wanted: String, has: String| {
         Err(ImageError::PortsDiffer { image: address.image.clone(), key, wanted, has })
     };
     if address.block != array.block_size() {
         return differ("block", address.block.to_string(), array.block_size().to_string());
     }
-    if address.cache != array.store.cache() {
-        return differ("cache", address.cache.to_string(), array.store.cache().to_string());
+    if address.cache != cache {
+        return differ("cache", address.cache.to_string(), cache.to_string());
     }
     let bytes = array.blocks() * u64::from(array.block_size());
     match (address.wwid, address.size) {

@@ -45,7 +45,7 @@ impl Store {
         let memory = store_sys::is_memory_backed(file.as_fd());
         let mapped = memory.then(|| Mapped::new(&file)).flatten();
         if memory && mapped.is_none() {
-            log::info!("the image is read by system calls: it cannot be mapped");
+            log::info!("the image is read and written by system calls: it cannot be mapped");
         }
         Store::File(FileStore { file, memory, mapped, direct: None })
     }
@@ -129,11 +129,7 @@ impl Store {
             {
                 Ok(())
             }
-            Store::File(store) => {
-                store.transfer(Direction::Write, offset, from, len, durable)?;
-                store.note_written(offset, len);
-                Ok(())
-            }
+            Store::File(store) => store.transfer(Direction::Write, offset, from, len, durable),
             Store::Null => Ok(()),
         }
     }
@@ -169,10 +165,12 @@ impl Store {
                 direct.write(file, offset, from.len(), put)
             }
             Store::File(store) => {
-                let write = || store.file.write_all_at(from, offset);
-                store.apart(Direction::Write, offset, from.len(), write)?;
-                store.note_written(offset, from.len());
-                Ok(())
+                let write = || {
+                    store.file.write_all_at(from, offset)?;
+                    store.note_written(offset, from.len());
+                    Ok(())
+                };
+                store.apart(Direction::Write, offset, from.len(), write)
             }
             Store::Null => Ok(()),
         }
@@ -257,6 +255,7 @@ impl Store {
 }
 
 impl FileStore {
+    /// Called before others may make a hole of it again.
     fn note_written(&self, offset: u64, len: usize) {
         if let Some(mapped) = &self.mapped {
             mapped.note_written(offset, len);
@@ -290,7 +289,13 @@ impl FileStore {
             }
             let list = if whole { memory } else { &rest };
             let at = offset + done as u64;
-            let call = || store_sys::transfer(self.fd(), direction, at, list, durable);
+            let call = || -> io::Result<usize> {
+                let moved = store_sys::transfer(self.fd(), direction, at, list, durable)?;
+                if direction == Direction::Write {
+                    self.note_written(at, moved);
+                }
+                Ok(moved)
+            };
             match self.apart(direction, at, take, call) {
                 Ok(0) if direction == Direction::Read => {
                     return Err(io::ErrorKind::UnexpectedEof.into());

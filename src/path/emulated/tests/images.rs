@@ -151,7 +151,11 @@ fn cache_none_of_an_image_in_memory_is_refused() {
     assert!(error.contains(why), "{error}");
     // What is not there is only looked at.
     let absent = tempfile::tempdir().unwrap();
-    Port::open(&address(&absent, "size=1M&cache=none"), OpenMode::Check).unwrap();
+    let look = |settings| Port::open(&address(&absent, settings), OpenMode::Check);
+    let _one = look("size=1M&cache=none").unwrap();
+    let _other = look("size=1M&cache=none&port=2").unwrap();
+    let error = look("size=1M&port=3").unwrap_err().to_string();
+    assert!(error.contains("cache=writeback") && error.contains("none"), "{error}");
     open(&address(&folder, "size=1M")).unwrap();
 }
 
