@@ -59,11 +59,13 @@ impl Lane {
         ended
     }
 
-    /// Reads `commands` blocks, `depth` at a time, and looks at what has come.
-    fn load(&mut self, commands: usize, depth: usize) {
+    /// Reads `commands` blocks, `depth` at a time, and looks at what has come; the longest pause
+    /// between answers.
+    fn load(&mut self, commands: usize, depth: usize) -> Duration {
         let buffers: Vec<_> = (0..depth).map(|_| OwnedBuffer::zeroed(BLOCK)).collect();
         let mut flying = vec![None; depth];
         let (mut sent, mut done) = (0, 0);
+        let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
         while done < commands {
             for (at, slot) in flying.iter_mut().enumerate() {
                 if slot.is_none() && sent < commands {
@@ -73,7 +75,12 @@ impl Lane {
                     sent += 1;
                 }
             }
-            for end in self.turn() {
+            let ended = self.turn();
+            if !ended.is_empty() {
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+            }
+            for end in ended {
                 let is_it = |slot: &Option<(AttemptId, usize)>| {
                     slot.is_some_and(|(attempt, _)| attempt == end.attempt)
                 };
@@ -84,6 +91,7 @@ impl Lane {
                 done += 1;
             }
         }
+        longest
     }
 }
 
@@ -119,6 +127,18 @@ fn lane_that_waits_is_woken_for_each_answer() {
     std::thread::sleep(Duration::from_millis(3500));
     lane.load(500, 32);
     assert!(session.path.events().iter().all(|news| !format!("{news:?}").contains("Down")));
+}
+
+#[test]
+fn lane_with_more_commands_than_the_target_takes_goes_on() {
+    let Some(tgt) = Tgt::start() else { return };
+    let session = filled(&tgt);
+    let mut lane = Lane::new(session.path.channel().unwrap());
+    // tgtd takes 128 at once, and libiscsi is given 32 more.
+    let pause = lane.load(2000, 200);
+    println!("longest pause between answers {pause:?}");
+    // Were only the thread to send what has waited, it would after a second of silence.
+    assert!(pause < Duration::from_millis(800), "{pause:?}");
 }
 
 #[test]

@@ -163,9 +163,10 @@ impl Driver {
     pub(super) fn hand_over(&mut self) {
         let Link::Up(up) = &mut self.link else { return };
         let wire = &mut up.wire;
-        if self.waiting.is_empty() && wire.has_unsent() && !wire.flags().dropped() {
+        let is_full = wire.unsent() >= ISCSI_UNSENT_MAX;
+        if (self.waiting.is_empty() || is_full) && wire.has_unsent() && !wire.flags().dropped() {
             // What the target has asked for, or now has room for.
-            return wire.send(true);
+            wire.send(true);
         }
         while !self.waiting.is_empty() && !wire.flags().dropped() {
             let room = ISCSI_UNSENT_MAX.saturating_sub(wire.unsent());

@@ -1,9 +1,9 @@
 /*
- * What the session's thread needs of libiscsi, and nothing else.
+ * What a session needs of libiscsi, and nothing else.
  *
- * One struct mp_session is one context, one connection, one login. It is used by one thread and never
- * used again: after any failure it is closed, and the next login has a new one. Callbacks only note what
- * happened; the thread takes it out when libiscsi has returned, so that nothing is called or freed from
+ * One struct mp_session is one context, one connection, one login. It is used by one thread at a time,
+ * whoever holds the helm (helm.rs), and never used again: after any failure it is closed, and the next login has a new one. Callbacks only note what
+ * happened; the caller takes it out when libiscsi has returned, so that nothing is called or freed from
  * inside libiscsi.
  *
  * libiscsi 1.19 has no call that takes one command back safely: what is queued of its data goes on
@@ -71,7 +71,7 @@ struct mp_session {
     char announced[TEXT_MAX]; /* what the target said that it will do, or wants done, with the session */
 };
 
-/* libiscsi's log has no argument of ours. A session is used by one thread. */
+/* libiscsi's log has no argument of ours. It is called in the thread that holds the session. */
 static __thread struct mp_session *current;
 
 static void note(struct mp_session *session, const char *text)

@@ -48,7 +48,11 @@ fn start<K: Kernel>(shared: &Arc<Shared<K>>, confined: fn()) -> std::io::Result<
     if spawned.is_err() {
         let mut state = lock(&shared.state);
         state.threads -= 1;
-        state.coming = false;
+        // Who relied on the new one has called nobody.
+        state.coming = state.idle > 0 && !state.queue.is_empty();
+        if state.coming {
+            shared.work.notify_one();
+        }
     }
     spawned.map(drop)
 }

@@ -148,10 +148,11 @@ impl<K: Kernel> Shared<K> {
         let by_ring = matches!(&state.link, Link::Up(device) if device.engine == Engine::Ring);
         let (wake, bell) = (state.idle > 0 && !state.coming && !by_ring, state.bell.take());
         state.coming |= wake;
-        drop(state);
         if wake {
+            // Before another lane can rely on it.
             self.work.notify_one();
         }
+        drop(state);
         if let Some(bell) = bell {
             bell.raise();
         }
