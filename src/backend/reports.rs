@@ -114,7 +114,7 @@ pub fn paths(manager: &Manager<AnyPath>, members: &[Member], now: Instant) -> Ve
             numa_node: path.numa_node.map(u32::from),
             numa_nodes: numa_nodes(&table, path.id),
             inflight: u64::from(path.load.commands()),
-            latency_us: path.load.latency().map(|latency| latency.as_micros() as u64),
+            latency_us: path.load.latency().map(|latency| latency.as_nanos().div_ceil(1000) as u64),
             since: now.saturating_duration_since(path.since).as_secs_f64(),
             reason: path.explanation(now),
             next_check: path.is_asked().then(|| next_check(path, now)),

@@ -197,7 +197,7 @@ pub struct PathReport {
     pub numa_nodes: Vec<u32>,
     /// Commands on it.
     pub inflight: u64,
-    /// Average latency in microseconds.
+    /// Average latency in microseconds, rounded up.
     pub latency_us: Option<u64>,
     /// Seconds in this state.
     pub since: f64,

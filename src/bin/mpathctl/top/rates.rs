@@ -11,7 +11,7 @@ pub struct Rates {
     pub commands: f64,
     /// Bytes in a second, both ways.
     pub bytes: f64,
-    /// Mean latency in microseconds; none where no command was answered.
+    /// Mean latency in microseconds, rounded up, for an answer took some time; none where no command was answered.
     pub latency_us: Option<u64>,
 }
 
@@ -30,7 +30,7 @@ impl Rates {
         Rates {
             commands: commands as f64 / seconds,
             bytes: bytes(after).saturating_sub(bytes(before)) as f64 / seconds,
-            latency_us: time.checked_div(commands),
+            latency_us: (commands > 0).then(|| time.div_ceil(commands).max(1)),
         }
     }
 }
@@ -54,6 +54,9 @@ mod tests {
         assert_eq!(rates, Rates { commands: 200.0, bytes: 4096.0, latency_us: Some(200) });
         assert_eq!(Rates::between(&after, &before, Duration::from_secs(2)), Rates::default());
         assert_eq!(Rates::between(&before, &after, Duration::ZERO), Rates::default());
+        let quick = Counters { latency_sum_us: 0, ..after.clone() };
+        let quick = Rates::between(&before, &quick, Duration::from_secs(2));
+        assert_eq!(quick.latency_us, Some(1), "less than a microsecond is not nothing");
         let idle = Rates::between(&after, &after, Duration::from_secs(2));
         assert_eq!(idle.latency_us, None);
     }
