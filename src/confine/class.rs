@@ -100,8 +100,8 @@ impl Class {
             Class::Main => &[WAITING, SOCKETS, REMOVING],
             Class::Foreman => &[],
             Class::Protocol => &[WAITING, SOCKETS, SHARED_MEMORY],
-            // The array's images are open when a lane gets them.
-            // And it has sessions of the path's threads.
+            // The array's images are open when a lane gets them, and so are the connections that
+            // the threads of iSCSI paths have made.
             Class::Lane => &[WAITING, RINGS, TRANSFERS, CONNECTION],
             // Reports read what sysfs says of devices.
             Class::Manager => &[WAITING, SOCKETS, RINGS, READING, TRANSFERS],

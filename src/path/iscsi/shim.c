@@ -2,9 +2,9 @@
  * What a session needs of libiscsi, and nothing else.
  *
  * One struct mp_session is one context, one connection, one login. It is used by one thread at a time,
- * whoever holds the helm (helm.rs), and never used again: after any failure it is closed, and the next login has a new one. Callbacks only note what
- * happened; the caller takes it out when libiscsi has returned, so that nothing is called or freed from
- * inside libiscsi.
+ * whoever holds the helm (helm.rs), and never used again: after any failure it is closed, and the next
+ * login has a new one. Callbacks only note what happened; the caller takes it out when libiscsi has
+ * returned, so that nothing is called or freed from inside libiscsi.
  *
  * libiscsi 1.19 has no call that takes one command back safely: what is queued of its data goes on
  * pointing at the task, and the task at the caller's memory. So the only way back is mp_close, which
