@@ -150,6 +150,12 @@ impl Load {
         self.service.cost(bytes, self.commands(), self.bytes())
     }
 
+    /// The same, with `more` commands of `bytes` each sent before it.
+    pub fn cost_behind(&self, more: u32, bytes: u32) -> Cost {
+        let bytes_ahead = self.bytes() + u64::from(more) * u64::from(bytes);
+        self.service.cost(bytes, self.commands() + more, bytes_ahead)
+    }
+
     /// True before a command was answered.
     pub fn is_unmeasured(&self) -> bool {
         self.service.is_unmeasured()

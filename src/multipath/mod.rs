@@ -20,6 +20,7 @@
 //! | [`classify`] | **the table of results**: what an attempt's end means |
 //! | [`retry`] | class and command -> what next |
 //! | [`select`] | the I/O policies |
+//! | [`fastest`] | the one that measures: `service-time` |
 //! | [`nodes`] | how far memory nodes are from each other |
 //! | [`load`] | what a path carries now, and how fast it was |
 //! | [`service`] | what its next command would take |
@@ -45,6 +46,7 @@ pub mod check;
 pub mod classify;
 pub mod core;
 pub mod explicit;
+pub mod fastest;
 pub mod gone;
 pub mod groups;
 pub mod health;

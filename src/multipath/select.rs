@@ -8,19 +8,21 @@
 //! | `numa` | the one nearest to the node that the lane runs on, the first of equally near ones; chosen anew when the paths or the node have changed, so for each node one path |
 //! | `round-robin` | each in turn, from the first on; each lane by itself. Without an optimized path the turns go backwards, as in the kernel |
 //! | `queue-depth` | the one with the fewest commands under way, the first of equals, all lanes' commands counted; they are counted whatever the policy is, so that a change finds them right |
-//! | `service-time` | the one on which the command would be done first, see [`super::service`]; those that come to about the same in turn. An idle path is measured anew now and then |
+//! | `service-time` | the one on which the command would be done first, see [`super::fastest`]; those that come to about the same in turn. An idle path is measured anew now and then |
 //!
-//! A choice reads the snapshot once, takes no lock and allocates nothing.
+//! A choice reads the snapshot once and takes no lock; it allocates nothing, but with the first choice
+//! of `service-time` after paths have changed.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::fastest::Fastest;
 use super::nodes::Nodes;
 use super::table::{Entry, Table};
 use crate::ids::{PathId, Version};
-use crate::limits::{PATHS_MAX, SERVICE_LOOK, SERVICE_PROBE_SHARE, SERVICE_STALE};
+use crate::limits::PATHS_MAX;
 
 /// How the path is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,51 +103,15 @@ impl PathSet {
 /// One lane's choice, with what it remembers from one choice to the next.
 #[derive(Debug, Default)]
 pub struct Selector {
-    /// Where `round-robin` and `service-time` were last: a place in the table, and what was there.
+    /// Where `round-robin` was last: a place in the table, and what was there.
     cursor: Option<(usize, PathId)>,
     /// The place of the path that `numa` chose, and what it was chosen for.
     nearest: Option<(Version, Option<u16>, Option<usize>)>,
     /// The memory node that the lane runs on.
     pub numa_node: Option<u16>,
     nodes: Arc<Nodes>,
-    /// Choices since a command was sent only to measure a path.
-    since_measuring: u32,
-    /// When paths are looked through again for one that has to be measured.
-    look_at: Option<Instant>,
-}
-
-/// What a path would be for a command under `service-time`: the least is the best. Shaky, not
-/// optimized, never measured: a bit each, above the nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank(u64);
-
-impl Rank {
-    /// Of the time: 73 years.
-    const BITS: u32 = 61;
-    const NS_MAX: u64 = (1 << Self::BITS) - 1;
-    /// After all paths.
-    const LAST: Rank = Rank(u64::MAX);
-
-    fn of(entry: &Entry, bytes: u32) -> Self {
-        let ((shaky, other), cost) = (bucket(entry), entry.load.cost(bytes));
-        let unmeasured = cost.is_unmeasured();
-        let class = u64::from(shaky) << 2 | u64::from(other) << 1 | u64::from(unmeasured);
-        Rank(class << Self::BITS | cost.nanoseconds().min(Self::NS_MAX - 1))
-    }
-
-    fn bucket(self) -> u64 {
-        self.0 >> (Self::BITS + 1)
-    }
-
-    fn is_unmeasured(self) -> bool {
-        self.0 >> Self::BITS & 1 != 0
-    }
-
-    /// The last one that comes to about the same: averages are not better than that.
-    fn about(self) -> Rank {
-        let ns = self.0 & Self::NS_MAX;
-        Rank(self.0 + (ns / 8).min(Self::NS_MAX - 1 - ns))
-    }
+    /// For `service-time`.
+    fastest: Fastest,
 }
 
 impl Selector {
@@ -168,19 +134,17 @@ impl Selector {
             return may(only, without).then_some(only.id);
         }
         let chosen = match table.policy {
+            Policy::ServiceTime => return self.fastest.choose(table, without, bytes, now),
             Policy::Numa => self.numa(table, without),
             Policy::RoundRobin => self.round_robin(table, without),
-            Policy::QueueDepth => {
-                best(usable(table, without), |entry| u64::from(entry.load.commands()))
-            }
-            Policy::ServiceTime => self.service_time(table, without, bytes, now),
+            Policy::QueueDepth => least(usable(table, without), |entry| entry.load.commands()),
         };
         chosen.map(|entry| entry.id)
     }
 
     /// The path for commands that stay together: the first of the best, whatever the policy.
     pub fn pinned(table: &Table, without: &PathSet) -> Option<PathId> {
-        best(usable(table, without), |_| 0).map(|entry| entry.id)
+        least(usable(table, without), |_| 0).map(|entry| entry.id)
     }
 
     /// The path for a second attempt of a command of `bytes` that is on `first`: the one that would
@@ -191,8 +155,8 @@ impl Selector {
         first: PathId,
         bytes: u32,
     ) -> Option<&'a Entry> {
-        let least = table.entry(first).map_or(BEST, |entry| (false, bucket(entry).1));
-        let as_good = usable(table, without).filter(|entry| bucket(entry) <= least);
+        let bar = table.entry(first).map_or(BEST, |entry| (false, bucket(entry).1));
+        let as_good = usable(table, without).filter(|entry| bucket(entry) <= bar);
         as_good.min_by_key(|entry| entry.load.cost(bytes))
     }
 
@@ -214,7 +178,7 @@ impl Selector {
 
     fn round_robin<'a>(&mut self, table: &'a Table, without: &PathSet) -> Option<&'a Entry> {
         let Some(old) = self.cursor_place(table) else {
-            let first = place(table, best(usable(table, without), |_| 0)?.id)?;
+            let first = place(table, least(usable(table, without), |_| 0)?.id)?;
             return self.move_to(table, first);
         };
         let mut found: Option<(Bucket, usize)> = None;
@@ -238,67 +202,6 @@ impl Selector {
             (_, Some((_, at))) => self.move_to(table, at),
             (old, None) => old,
         }
-    }
-
-    fn service_time<'a>(
-        &mut self,
-        table: &'a Table,
-        without: &PathSet,
-        bytes: u32,
-        now: Instant,
-    ) -> Option<&'a Entry> {
-        self.since_measuring = self.since_measuring.saturating_add(1);
-        let (everyone, count) = (without.is_empty(), table.entries.len());
-        let (mut least, mut unmeasured) = (Rank::LAST, false);
-        // In turn from the next one after the last on: of those that come to about the same, the
-        // first.
-        let (mut chosen, mut rank_of_chosen) = (None, Rank::LAST);
-        let mut at = self.cursor_place(table).map_or(0, |at| at + 1);
-        for _ in 0..count {
-            if at >= count {
-                at = 0;
-            }
-            let entry = &table.entries[at];
-            if entry.is_usable() && (everyone || !without.contains(entry.id)) {
-                let rank = Rank::of(entry, bytes);
-                unmeasured |= rank.is_unmeasured();
-                if rank < least {
-                    least = rank;
-                    if rank_of_chosen > rank.about() {
-                        (chosen, rank_of_chosen) = (Some(at), rank);
-                    }
-                }
-            }
-            at += 1;
-        }
-        let chosen = chosen?;
-        let looks = self.since_measuring >= SERVICE_PROBE_SHARE
-            && self.look_at.is_none_or(|look_at| now >= look_at);
-        if unmeasured || looks {
-            if let Some(entry) = self.to_be_measured(table, without, least, now) {
-                self.since_measuring = 0;
-                return Some(entry);
-            }
-            self.look_at = Some(now + SERVICE_LOOK);
-        }
-        self.move_to(table, chosen)
-    }
-
-    /// A path that was slow once would never be chosen again, and so never measured again.
-    fn to_be_measured<'a>(
-        &self,
-        table: &'a Table,
-        without: &PathSet,
-        least: Rank,
-        now: Instant,
-    ) -> Option<&'a Entry> {
-        let lately = self.since_measuring < SERVICE_PROBE_SHARE;
-        let mut of_the_best =
-            usable(table, without).filter(|entry| Rank::of(entry, 0).bucket() == least.bucket());
-        of_the_best.find(|entry| {
-            (!lately || entry.load.is_unmeasured())
-                && entry.load.take_turn_to_measure(now, SERVICE_STALE)
-        })
     }
 
     fn cursor_place(&mut self, table: &Table) -> Option<usize> {
@@ -325,7 +228,7 @@ pub fn nearest<'a>(
     nodes: &Nodes,
     node: Option<u16>,
 ) -> Option<&'a Entry> {
-    best(usable(table, without), |entry| u64::from(nodes.distance(node, entry.numa_node)))
+    least(usable(table, without), |entry| nodes.distance(node, entry.numa_node))
 }
 
 /// Paths of a lower bucket are used before all others: shaky, then not optimized.
@@ -340,7 +243,8 @@ fn may(entry: &Entry, without: &PathSet) -> bool {
     entry.is_usable() && !without.contains(entry.id)
 }
 
-fn usable<'a>(table: &'a Table, without: &PathSet) -> impl Iterator<Item = &'a Entry> {
+/// The paths that a command may be sent over, none of `without`.
+pub(super) fn usable<'a>(table: &'a Table, without: &PathSet) -> impl Iterator<Item = &'a Entry> {
     table.entries.iter().filter(|entry| may(entry, without))
 }
 
@@ -348,22 +252,19 @@ fn place(table: &Table, id: PathId) -> Option<usize> {
     table.entries.iter().position(|entry| entry.id == id)
 }
 
+/// The usable paths of the best bucket that has any.
+pub(super) fn best_bucket(table: &Table) -> impl Iterator<Item = &Entry> {
+    let everyone = PathSet::default();
+    let best = usable(table, &everyone).map(bucket).min();
+    table.entries.iter().filter(move |entry| entry.is_usable() && Some(bucket(entry)) == best)
+}
+
 /// The first entry of the best bucket with the smallest `cost`.
-fn best<'a>(
+pub(super) fn least<'a, C: Ord>(
     entries: impl Iterator<Item = &'a Entry>,
-    cost: impl Fn(&Entry) -> u64,
+    cost: impl Fn(&Entry) -> C,
 ) -> Option<&'a Entry> {
-    let mut best: Option<((Bucket, u64), &Entry)> = None;
-    for entry in entries {
-        let rank = (bucket(entry), cost(entry));
-        if best.is_none_or(|(least, _)| rank < least) {
-            if rank == (BEST, 0) {
-                return Some(entry);
-            }
-            best = Some((rank, entry));
-        }
-    }
-    best.map(|(_, entry)| entry)
+    entries.min_by_key(|entry| (bucket(entry), cost(entry)))
 }
 
 #[cfg(test)]
@@ -371,6 +272,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::limits::{SERVICE_PROBE_SHARE, SERVICE_STALE};
     use crate::multipath::load::Load;
     use crate::multipath::state::PathState;
     use crate::scsi::alua::AccessState;
@@ -602,6 +504,118 @@ mod tests {
         let first = picks(&mut selector, &table, now, 20);
         assert_eq!(first.iter().filter(|path| **path == 2).count(), 1, "{first:?}");
         assert_eq!(first[0], 2);
+    }
+
+    #[test]
+    fn service_time_looks_anew_after_a_round_in_another_moment_and_for_another_size() {
+        let (us, third) = (Duration::from_micros, [0, 1, 2].repeat(8));
+        for (later, bytes) in [(us(0), 4096), (us(1), 4096), (us(0), 8192)] {
+            let (table, now) = table(Policy::ServiceTime, &[true, true, true]);
+            for path in &table.entries {
+                path.load.started(4096);
+                path.load.ended(4096, us(100), now, true);
+            }
+            let mut selector = Selector::default();
+            let whole = (later, bytes) == (us(0), 4096);
+            let first = if whole { 24 } else { 4 };
+            assert_eq!(picks(&mut selector, &table, now, first), third[..first]);
+            (0..99).for_each(|_| table.entries[1].load.started(4096));
+            let mut next = || selector.select(&table, &PathSet::default(), bytes, now + later);
+            let then: Vec<_> = (0..4).map(|_| next().unwrap().0).collect();
+            assert!(!then.contains(&1), "{then:?} after {first}");
+        }
+    }
+
+    /// They come to the same only while the slower one carries less.
+    #[test]
+    fn service_time_divides_a_burst_by_what_paths_can_do() {
+        for bytes in [4096, 65_536, 1 << 20] {
+            let (table, now) = table(Policy::ServiceTime, &[true, true]);
+            let us = Duration::from_micros;
+            for (path, took) in [(0, 100), (1, 400)] {
+                let load = &table.entries[path].load;
+                load.started(0);
+                load.ended(0, us(took), now + us(took), true);
+            }
+            let load = |at: usize| &table.entries[at].load;
+            while load(0).cost(bytes) < load(1).cost(bytes) {
+                load(0).started(bytes);
+            }
+            let mut selector = Selector::default();
+            let mut sent = [0; 2];
+            for _ in 0..16 {
+                let path = selector.select(&table, &PathSet::default(), bytes, now).unwrap();
+                load(path.0.into()).started(bytes);
+                sent[usize::from(path.0)] += 1;
+            }
+            assert!((11..=14).contains(&sent[0]), "{sent:?} of {bytes} bytes each");
+        }
+    }
+
+    #[test]
+    fn service_time_takes_turns_and_measures_where_a_path_is_left_out() {
+        let (table, now) = table(Policy::ServiceTime, &[true; 4]);
+        let measured = |path: usize, us| {
+            let load = &table.entries[path].load;
+            load.started(4096);
+            load.ended(4096, Duration::from_micros(us), now, true);
+        };
+        (0..3).for_each(|path| measured(path, 100));
+        let mut without = PathSet::default();
+        without.insert(PathId(0));
+        let mut selector = Selector::default();
+        let mut next = || selector.select(&table, &without, 4096, now).unwrap().0;
+        assert_eq!(next(), 3, "the one that was never measured");
+        measured(3, 100_000);
+        let others: Vec<_> = (0..4).map(|_| next()).collect();
+        assert_eq!(others.iter().filter(|path| **path == 1).count(), 2, "{others:?}");
+        assert_eq!(others.iter().filter(|path| **path == 2).count(), 2, "{others:?}");
+        let later = now + 2 * SERVICE_STALE;
+        let found = (0..3 * SERVICE_PROBE_SHARE)
+            .filter(|_| selector.select(&table, &without, 4096, later) == Some(PathId(3)))
+            .count();
+        assert_eq!(found, 1, "measured again, as the others are that are left");
+    }
+
+    #[test]
+    fn service_time_measures_all_slow_paths_in_turn() {
+        let (table, now) = table(Policy::ServiceTime, &[true; 8]);
+        for (path, entry) in table.entries.iter().enumerate() {
+            entry.load.started(4096);
+            let us = if path == 0 { 100 } else { 100_000 };
+            entry.load.ended(4096, Duration::from_micros(us), now, true);
+        }
+        let mut selector = Selector::default();
+        let mut seen = std::collections::BTreeSet::new();
+        // A path is stale again before all others had their turn.
+        for turn in 0..14 * SERVICE_PROBE_SHARE {
+            let now = now + SERVICE_STALE + turn * SERVICE_STALE / (2 * SERVICE_PROBE_SHARE);
+            let path = selector.select(&table, &PathSet::default(), 4096, now).unwrap();
+            let load = &table.entries[usize::from(path.0)].load;
+            load.started(4096);
+            let us = if path.0 == 0 { 100 } else { 100_000 };
+            load.ended(4096, Duration::from_micros(us), now, true);
+            seen.insert(path.0);
+        }
+        assert_eq!(seen.len(), 8, "{seen:?}");
+    }
+
+    #[test]
+    fn service_time_goes_on_in_turn_when_paths_have_changed() {
+        let (mut table, now) = table(Policy::ServiceTime, &[true, true, true, false]);
+        for path in &table.entries {
+            path.load.started(4096);
+            path.load.ended(4096, Duration::from_micros(100), now, true);
+        }
+        let mut selector = Selector::default();
+        assert_eq!(picks(&mut selector, &table, now, 2), [0, 1]);
+        table.entries[0].state = PathState::Failed;
+        table.version.0 += 1;
+        assert_eq!(picks(&mut selector, &table, now, 3), [2, 1, 2]);
+        table.entries[1].optimized = false;
+        table.entries[2].optimized = false;
+        table.version.0 += 1;
+        assert_eq!(picks(&mut selector, &table, now, 3), [3, 1, 2], "all alike again");
     }
 
     #[test]

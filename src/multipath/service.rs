@@ -63,7 +63,8 @@ impl Service {
         let unit = self.unit_ns.load(Relaxed);
         let waiting = u64::from(commands) * (UNIT_BYTES / PARALLEL);
         let units = UNIT_BYTES + u64::from(bytes) + waiting + bytes_ahead;
-        Cost { unmeasured: unit == 0, ns: unit.max(1).saturating_mul(units) / UNIT_BYTES }
+        let ns = unit.max(1).saturating_mul(units) / UNIT_BYTES;
+        Cost(if unit == 0 { Cost::UNMEASURED | ns } else { ns })
     }
 
     /// True for one caller when nothing was measured for `stale_ns`: it is to send a command here,
@@ -84,24 +85,30 @@ impl Service {
     }
 }
 
-/// An expectation. What was never measured comes after what was.
+/// An expectation: nanoseconds. What was never measured comes after what was, by a bit above them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cost {
-    unmeasured: bool,
-    ns: u64,
-}
+pub struct Cost(u64);
 
 impl Cost {
-    /// Nothing is known yet.
+    /// Far above the nanoseconds, which are a product of 64 bits divided by [`UNIT_BYTES`].
+    const UNMEASURED: u64 = 1 << 63;
+    /// Less than any path's.
+    pub const MIN: Cost = Cost(0);
+    /// More than any path's.
+    pub const MAX: Cost = Cost(u64::MAX);
+
+    /// Nothing is known yet: the nanoseconds only compare with others of this kind.
     pub fn is_unmeasured(self) -> bool {
-        self.unmeasured
+        self.0 & Self::UNMEASURED != 0
     }
 
-    /// Nanoseconds, where it was measured; a number to compare otherwise.
-    pub fn nanoseconds(self) -> u64 {
-        self.ns
+    /// The last one that comes to about the same: averages are not better than that.
+    pub fn about(self) -> Cost {
+        Cost(self.0 + (self.0 & !Self::UNMEASURED) / 8)
     }
 }
+
+const _: () = assert!(u64::MAX / UNIT_BYTES / 8 * 9 < Cost::UNMEASURED);
 
 #[cfg(test)]
 mod tests {
@@ -115,7 +122,7 @@ mod tests {
             service.measured(bytes, us * 1000, 1);
         }
         for (bytes, us) in [(0, 100), (65_536, 200), (1 << 20, 1700)] {
-            let ns = service.cost(bytes, 0, 0).ns / 1000;
+            let ns = service.cost(bytes, 0, 0).0 / 1000;
             assert!((us - 3..us + 3).contains(&ns), "{bytes}: {ns} us");
         }
     }
@@ -124,9 +131,9 @@ mod tests {
     fn cost_counts_what_is_under_way() {
         let service = Service::default();
         service.measured(0, 1_000_000, 1);
-        let base = service.cost(0, 0, 0).ns;
-        assert_eq!(service.cost(0, SERVICE_PARALLEL, 0).ns, 2 * base);
-        assert_eq!(service.cost(0, 0, UNIT_BYTES).ns, 2 * base);
+        let base = service.cost(0, 0, 0).0;
+        assert_eq!(service.cost(0, SERVICE_PARALLEL, 0).0, 2 * base);
+        assert_eq!(service.cost(0, 0, UNIT_BYTES).0, 2 * base);
     }
 
     #[test]

@@ -116,7 +116,11 @@ impl Table {
 
     /// The entry of `path`.
     pub fn entry(&self, path: PathId) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.id == path)
+        // Ids are given in turn: until a path was removed, each is at the place of its number.
+        match self.entries.get(usize::from(path.0)) {
+            Some(entry) if entry.id == path => Some(entry),
+            _ => self.entries.iter().find(|entry| entry.id == path),
+        }
     }
 
     /// True when a command that was on `path` may stay there: not on the last resort, while another
