@@ -65,6 +65,10 @@ pub(super) struct Mapped {
     present: Box<[AtomicU64]>,
     /// A bit for each region that the kernel was asked about.
     asked: Box<[AtomicU64]>,
+    /// It was logged that the mapping has failed.
+    told: AtomicBool,
+    /// A flush has failed for it.
+    flushed: AtomicBool,
 }
 
 // SAFETY: the mapping is only read and written by copies of raw bytes, to which no reference exists;
@@ -108,7 +112,8 @@ impl Mapped {
         let asked = words.div_ceil(REGION / WORD).div_ceil(WORD);
         let base = base.cast();
         let (present, asked, stripes) = (zeroed(words), zeroed(asked), Stripes::default());
-        Some(Mapped { base, len, place, writable, stripes, present, asked })
+        let (told, flushed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Some(Mapped { base, len, place, writable, stripes, present, asked, told, flushed })
     }
 
     /// Copies `len` bytes from `offset` on to the beginning of `into`. False where that has to be
@@ -142,7 +147,11 @@ impl Mapped {
     fn range(&self, offset: u64, len: usize) -> Option<*mut u8> {
         let offset = usize::try_from(offset).ok()?;
         let fits = offset.checked_add(len).is_some_and(|end| end <= self.len);
-        if len == 0 || !fits || self.has_failed() || !self.is_present(offset, len) {
+        if self.has_failed() {
+            self.tell();
+            return None;
+        }
+        if len == 0 || !fits || !self.is_present(offset, len) {
             return None;
         }
         Some(self.base.wrapping_add(offset))
@@ -159,6 +168,23 @@ impl Mapped {
     pub(super) fn note_len(&self, len: u64) {
         if len < self.len as u64 {
             PLACES[self.place].failed.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// The image has `len` bytes now: is what was copied to it still there? Once it is not, as with
+    /// a disk that tells of a write that failed later: nothing is copied any more then.
+    pub(super) fn has_kept_all(&self, len: u64) -> bool {
+        self.note_len(len);
+        !self.has_failed() || self.flushed.swap(true, Ordering::Relaxed)
+    }
+
+    #[cold]
+    fn tell(&self) {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "the image was cut short, or the host lacks memory for it: it is read and written by \
+                 system calls from now on"
+            );
         }
     }
 

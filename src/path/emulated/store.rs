@@ -123,9 +123,10 @@ impl Store {
         durable: bool,
     ) -> io::Result<()> {
         match self {
-            // The page is the medium: there is nothing to wait for.
-            Store::File(FileStore { mapped: Some(mapped), .. })
-                if mapped.write(offset, from, len) =>
+            // The page is the medium: there is nothing to wait for, if it is one of the image's.
+            Store::File(FileStore { mapped: Some(mapped), file, .. })
+                if mapped.write(offset, from, len)
+                    && (!durable || offset + len as u64 <= file.metadata()?.len()) =>
             {
                 Ok(())
             }
@@ -225,7 +226,15 @@ impl Store {
     /// Returns when everything written so far is on the medium.
     pub(super) fn sync(&self) -> io::Result<()> {
         match self {
-            Store::File(store) => store.file.sync_data(),
+            Store::File(store) => {
+                store.file.sync_data()?;
+                let Some(mapped) = &store.mapped else { return Ok(()) };
+                // A copy to the rest of a page in which the image ends now was taken by nobody.
+                match mapped.has_kept_all(store.file.metadata()?.len()) {
+                    true => Ok(()),
+                    false => Err(io::ErrorKind::UnexpectedEof.into()),
+                }
+            }
             Store::Null => Ok(()),
         }
     }
@@ -438,6 +447,37 @@ mod tests {
                 assert!(seen[0] <= 2 && seen.iter().all(|byte| *byte == seen[0]), "{seen:?}");
             }
         });
+    }
+
+    /// The kernel raises no SIGBUS there, and nobody has looked at the length since.
+    #[test]
+    fn sync_fails_where_the_image_was_cut_within_a_page() {
+        let file = store_sys::memory_file("store-test").unwrap();
+        file.set_len(1 << 20).unwrap();
+        let store = Store::file(file.try_clone().unwrap());
+        let data = OwnedBuffer::from_vec(vec![3; 4096]);
+        let write = || store.write(0, data.segments(), 4096, false);
+        write().unwrap();
+        store.sync().unwrap();
+        file.set_len(512).unwrap();
+        write().unwrap();
+        assert!(store.sync().is_err(), "what was written is not there");
+        write().unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 4096, "by a system call now");
+        store.sync().unwrap();
+    }
+
+    #[test]
+    fn durable_write_goes_into_the_image_that_was_cut_within_a_page() {
+        let file = store_sys::memory_file("store-test").unwrap();
+        file.set_len(1 << 20).unwrap();
+        let store = Store::file(file.try_clone().unwrap());
+        let data = OwnedBuffer::from_vec(vec![3; 4096]);
+        let write = || store.write(0, data.segments(), 4096, true);
+        write().unwrap();
+        file.set_len(512).unwrap();
+        write().unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 4096, "by a system call");
     }
 
     #[test]
