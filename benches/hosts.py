@@ -19,6 +19,9 @@ COUNTING = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu
 DISKS = ("modprobe -a sg sd_mod; modprobe scsi_debug dev_size_mb=64 delay=0 max_queue=192 vpd_use_hostno=0 num_tgts=2"
          " max_luns=1 add_host=2 per_host_store=0; udevadm settle")
 OURS, PEER = 0, 1 # whose unit is which
+# Nanoseconds of our threads that wait in the kernel for a path's commands: not of the lane.
+HANDS = ("cat $(grep -ls '^sg sg' /proc/$(cat /run/backend.pid)/task/*/comm | sed 's/comm$/schedstat/') 2>/dev/null"
+         " | awk '{ ns += $1 } END { print ns }'")
 FIO = ("fio --name=peer --filename={} --ioengine={} --rw=randread --bs=4k --iodepth={} --numjobs={} --direct={} --thread"
        " --group_reporting --time_based --runtime={} --output-format=json --output=/run/fio >/dev/null; cat /run/fio")
 
@@ -44,14 +47,15 @@ class Host:
         machine.start_backend([f"/dev/{node}" for node in nodes])
         machine.wait_for("[ $(mpathctl -s /run/lun.ctl --json paths | grep -o '\"state\": *\"up\"' | wc -l) ="
                          f" {len(nodes)} ]", "the paths are up", 120)
-        found, busy = self._measured("front_load --socket /run/lun.sock --process $(cat /run/backend.pid) --depth 32"
-                                     f" --wait sleep --warm 0.2 --seconds {self._seconds}")
+        found, busy, hands = self._measured("front_load --socket /run/lun.sock --process $(cat /run/backend.pid) --depth 32"
+                                            f" --wait sleep --warm 0.2 --seconds {self._seconds}", HANDS)
         machine.stop_backend()
-        return {**found, "machine_us": busy * 1e6 / found["commands_per_second"]}
+        each = 1e6 / found["commands_per_second"]
+        return {**found, "machine_us": busy * each, "hands_us": hands * each}
 
     def fio(self, node, engine, depth, jobs):
         """fio on a node. Its CPU has the kernel's work in it, and its own."""
-        found, busy = self._measured(FIO.format(node, engine, depth, jobs, int(engine != "sg"), self._seconds))
+        found, busy, _ = self._measured(FIO.format(node, engine, depth, jobs, int(engine != "sg"), self._seconds))
         job = found["jobs"][0]
         read, ran = job["read"], job["job_runtime"] * 1000
         own, kernel = (job[share] / 100 * ran / read["total_ios"] for share in ("usr_cpu", "sys_cpu"))
@@ -60,20 +64,25 @@ class Host:
                 "p50_us": latency["50.000000"] / 1000, "p99_us": latency["99.000000"] / 1000,
                 "machine_us": busy * 1e6 / read["iops"]}
 
-    def _measured(self, command):
-        """What a command prints, as JSON, and how many processors of the machine were busy while it ran."""
+    def _measured(self, command, threads="true"):
+        """What a command prints, as JSON; how many processors of the machine were busy while it ran; and how many were so
+        with the threads whose nanoseconds `threads` adds up."""
         lines = self._machine.run(f"""
             ( {command} ) >/run/measured &
             sleep {0.3 + 0.1 * self._seconds}
+            echo $({threads}) $(date +%s%N)
             head -n 1 /proc/stat
             sleep {0.7 * self._seconds}
             head -n 1 /proc/stat
+            echo $({threads}) $(date +%s%N)
             wait $!
-            cat /run/measured""", timeout=300).split("\n", 2)
-        first, second = ([int(field) for field in line.split()[1:9]] for line in lines[:2])
+            cat /run/measured""", timeout=300).split("\n", 4)
+        first, second = ([int(field) for field in line.split()[1:9]] for line in lines[1:3])
         passed = [now - then for now, then in zip(second, first)]
-        found = lines[2][lines[2].index("{"):]
-        return json.loads(found), self._processors * (1 - (passed[3] + passed[4]) / sum(passed))
+        busy = self._processors * (1 - (passed[3] + passed[4]) / sum(passed))
+        first, second = ([int(field) for field in lines[at].split()] for at in (0, 3))
+        ran = (second[0] - first[0]) / (second[-1] - first[-1]) if len(first) > 1 else 0
+        return json.loads(lines[4][lines[4].index("{"):]), busy, ran
 
     def multipath(self, disks):
         """dm-multipath on these disks, both in one group as they are for us; the map's node."""
@@ -124,7 +133,8 @@ def against_sg(lab, host, rounds, how):
                       for name in ("32 threads", "2 threads with 16"))
     lab.bar("host SCSI device (scsi_debug in a machine), 4k random read, 32 under way, against fio's sg engine: commands per"
             " CPU second", ">= 1.0", f"{threads:.2f} (one in each of 32 threads), {queue:.2f} (16 in each of 2)",
-            min(threads, queue) >= 1, f"{how}; fio's CPU has its load generator in it")
+            min(threads, queue) >= 1, f"{how}; fio's CPU has its load generator in it, and of ours"
+            f" {lab.results['figures']['host: one sg path']['hands_us']:.1f} us are in the threads that call the kernel")
 
 
 def against_multipath(lab, host, rounds, how):

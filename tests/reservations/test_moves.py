@@ -14,6 +14,7 @@ import test_migration # as a module: its tests are tests/qemu's
 MOVES = 5 if "--all" in sys.argv[1:] else 1
 KEY = "0xa1"
 WRITE_EXCLUSIVE = 1
+WRITE_EXCLUSIVE_ALL = 7
 
 
 class Lab(test_migration.MigrationLab):
@@ -91,3 +92,11 @@ class MovesOnLio(Moves):
     @long
     def test_guest_moves_on_lio(self):
         self.move_under_load(MOVES)
+
+    @long
+    def test_guest_with_a_write_exclusive_reservation_moves_on_lio(self):
+        self.move_with_reservation(WRITE_EXCLUSIVE)
+
+    @long
+    def test_guest_with_a_reservation_of_all_registrants_moves_on_lio(self):
+        self.move_with_reservation(WRITE_EXCLUSIVE_ALL)
