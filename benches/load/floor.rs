@@ -1,8 +1,6 @@
-//! What no backend can be faster than where the driver sleeps: a thread that looks at a word and
-//! writes an eventfd at once, and one that sleeps until then. One exchange is a command's time
-//! without the command.
+//! What no backend can be faster than where the driver sleeps: the time from a thread's write to an
+//! eventfd to the moment in which another one, that sleeps until then, is awake.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,14 +12,17 @@ use crate::times::Times;
 use std::os::fd::AsRawFd;
 
 const OVER: u64 = u64::MAX;
+/// So long after it was asked the other thread answers, so that the one that waits sleeps.
+const PAUSE: Duration = Duration::from_micros(20);
 
-/// Exchanges for so long.
+/// Wake-ups for so long.
 pub fn run(time: Duration) -> Times {
-    let asked = Arc::new(AtomicU64::new(0));
-    let answer = Arc::new(EventFd::new(0).expect("an eventfd can be made"));
-    let other = thread::spawn({
-        let (asked, answer) = (asked.clone(), answer.clone());
-        move || {
+    let (start, asked, written) = (Instant::now(), AtomicU64::new(0), AtomicU64::new(0));
+    let since_start = || start.elapsed().as_nanos() as u64;
+    let answer = EventFd::new(0).expect("an eventfd can be made");
+    let mut times = Times::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
             let mut seen = 0;
             while seen != OVER {
                 let now = asked.load(Ordering::Acquire);
@@ -30,20 +31,24 @@ pub fn run(time: Duration) -> Times {
                     continue;
                 }
                 seen = now;
+                let from = Instant::now();
+                while from.elapsed() < PAUSE {
+                    std::hint::spin_loop();
+                }
+                written.store(since_start(), Ordering::Release);
                 answer.write(1).expect("an eventfd takes a count");
             }
+        });
+        let mut number = 0;
+        while start.elapsed() < time {
+            number += 1;
+            asked.store(number, Ordering::Release);
+            assert!(readable(answer.as_raw_fd(), Duration::from_secs(20)));
+            answer.read().expect("it is readable");
+            let took = since_start() - written.load(Ordering::Acquire);
+            times.add(Duration::from_nanos(took));
         }
+        asked.store(OVER, Ordering::Release);
     });
-    let (mut times, start, mut number) = (Times::new(), Instant::now(), 0);
-    while start.elapsed() < time {
-        let sent = Instant::now();
-        number += 1;
-        asked.store(number, Ordering::Release);
-        assert!(readable(answer.as_raw_fd(), Duration::from_secs(20)));
-        answer.read().expect("it is readable");
-        times.add(sent.elapsed());
-    }
-    asked.store(OVER, Ordering::Release);
-    other.join().expect("the other thread does not fail");
     times
 }

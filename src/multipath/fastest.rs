@@ -59,7 +59,7 @@ struct Round {
 const TURNS: u32 = 8;
 
 /// Choices until paths are looked through again, where none was to be measured.
-const LOOK_SHARE: u32 = 16;
+const LOOK_SHARE: u32 = 64;
 
 impl Fastest {
     /// The path for the next command, of `bytes`, none of `without`.
