@@ -134,7 +134,7 @@ def bars_against_peer(lab, samples):
     p50 = against("emulated, 4k read, 1 asleep", "4k read, 1 asleep", "p50_us")
     floor = lab.results["figures"]["wake-up alone"]["p50_us"]
     lab.bar("the same at depth 1, driver asleep: p50", "<= 0.5", f"{p50:.2f}", p50 <= 0.5,
-            f"to wake a sleeping driver takes {floor:.1f} us here, whatever the backend does")
+            f"a driver that has slept for 20 us is awake {floor:.1f} us after it was woken, whatever the backend does")
     rate = against("emulated, 128k sequential, 8", "128k sequential, 8", "commands_per_second")
     lab.bar("128k sequential read, depth 8, against the same", ">= 1.5", f"{rate:.2f}", rate >= 1.5)
     rate, cpu = (against("null, 4k read, 32", "4k read, 32", key) for key in ("commands_per_second", "cpu_us"))

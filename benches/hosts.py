@@ -70,18 +70,18 @@ class Host:
         lines = self._machine.run(f"""
             ( {command} ) >/run/measured &
             sleep {0.3 + 0.1 * self._seconds}
-            echo $({threads}) $(date +%s%N)
+            echo $({threads}) $(cut -d ' ' -f 1 /proc/uptime)
             head -n 1 /proc/stat
             sleep {0.7 * self._seconds}
             head -n 1 /proc/stat
-            echo $({threads}) $(date +%s%N)
+            echo $({threads}) $(cut -d ' ' -f 1 /proc/uptime)
             wait $!
             cat /run/measured""", timeout=300).split("\n", 4)
         first, second = ([int(field) for field in line.split()[1:9]] for line in lines[1:3])
         passed = [now - then for now, then in zip(second, first)]
         busy = self._processors * (1 - (passed[3] + passed[4]) / sum(passed))
-        first, second = ([int(field) for field in lines[at].split()] for at in (0, 3))
-        ran = (second[0] - first[0]) / (second[-1] - first[-1]) if len(first) > 1 else 0
+        first, second = ([float(field) for field in lines[at].split()] for at in (0, 3))
+        ran = (second[0] - first[0]) / (second[-1] - first[-1]) / 1e9 if len(first) > 1 else 0
         return json.loads(lines[4][lines[4].index("{"):]), busy, ran
 
     def multipath(self, disks):
