@@ -20,7 +20,7 @@ DISKS = ("modprobe -a sg sd_mod; modprobe scsi_debug dev_size_mb=64 delay=0 max_
          " max_luns=1 add_host=2 per_host_store=0; udevadm settle")
 OURS, PEER = 0, 1 # whose unit is which
 # Nanoseconds of our threads that wait in the kernel for a path's commands: not of the lane.
-HANDS = ("cat $(grep -ls '^sg sg' /proc/$(cat /run/backend.pid)/task/*/comm | sed 's/comm$/schedstat/') 2>/dev/null"
+HANDS = ("cat $(grep -ls '^sg sg' /proc/$(cat /run/backend.pid)/task/*/comm | sed 's/comm$/schedstat/') /dev/null 2>/dev/null"
          " | awk '{ ns += $1 } END { print ns }'")
 FIO = ("fio --name=peer --filename={} --ioengine={} --rw=randread --bs=4k --iodepth={} --numjobs={} --direct={} --thread"
        " --group_reporting --time_based --runtime={} --output-format=json --output=/run/fio >/dev/null; cat /run/fio")

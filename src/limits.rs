@@ -107,7 +107,7 @@ pub const SERVICE_UNIT_BYTES: u32 = 64 << 10;
 pub const SERVICE_PARALLEL: u32 = 8;
 /// `service-time`: an idle path is measured anew, with one command, after so long...
 pub const SERVICE_STALE: Duration = Duration::from_secs(1);
-/// ...give or take this: a lane looks for such a path no more often.
+/// ...and a moment: a lane looks for such a path no more often, and at some commands only...
 pub const SERVICE_LOOK: Duration = Duration::from_millis(50);
 /// ...and by one command of so many of a lane at most, so that a slow path does not show in the
 /// slowest percent.

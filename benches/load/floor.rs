@@ -1,5 +1,5 @@
-//! What no backend can be faster than where the driver sleeps: the time from a thread's write to an
-//! eventfd to the moment in which another one, that sleeps until then, is awake.
+//! What it takes to wake a driver that sleeps: the time from a thread's write to an eventfd to the
+//! moment in which another one is awake that has slept for a while.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;

@@ -58,7 +58,8 @@ struct Round {
 /// Turns of each path in a round where all paths come to about the same.
 const TURNS: u32 = 8;
 
-/// Choices until paths are looked through again, where none was to be measured.
+/// Choices until it is seen again whether there is a path to be measured, where there was none or it
+/// was not time to look.
 const LOOK_SHARE: u32 = 64;
 
 impl Fastest {

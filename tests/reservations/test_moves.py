@@ -63,9 +63,12 @@ class Moves(test_migration.Moves):
 
     def move_with_reservation(self, kind):
         self.reserve(kind)
+        self.addCleanup(self.release, kind)
         self.move_under_load(MOVES, before=self.announce, after=self.holds)
-        self.assertIn(KEY, self.persist("--in", "--read-reservation"))
-        self.release(kind)
+        self.assertIn(KEY, self.persist("--in", "--read-keys"))
+        standing = self.persist("--in", "--read-reservation")
+        # Where all registrants hold it there is no one key to name.
+        self.assertIn(KEY if kind != WRITE_EXCLUSIVE_ALL else "all registrants", standing)
 
 
 @needs_tgtd

@@ -147,7 +147,7 @@ fn serve(work: &Receiver<Work>) {
             }
             Work::Sync(array) => {
                 if let Some(array) = array.upgrade()
-                    && let Err(error) = array.store.sync()
+                    && let Err(error) = array.store.write_back()
                 {
                     log::warn!("flushing the image of {} failed: {error}", array.wwid());
                 }

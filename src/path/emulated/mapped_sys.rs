@@ -67,8 +67,8 @@ pub(super) struct Mapped {
     asked: Box<[AtomicU64]>,
     /// It was logged that the mapping has failed.
     told: AtomicBool,
-    /// A flush has failed for it.
-    flushed: AtomicBool,
+    /// The guest was told so, by a flush that failed.
+    told_guest: AtomicBool,
 }
 
 // SAFETY: the mapping is only read and written by copies of raw bytes, to which no reference exists;
@@ -112,8 +112,8 @@ impl Mapped {
         let asked = words.div_ceil(REGION / WORD).div_ceil(WORD);
         let base = base.cast();
         let (present, asked, stripes) = (zeroed(words), zeroed(asked), Stripes::default());
-        let (told, flushed) = (AtomicBool::new(false), AtomicBool::new(false));
-        Some(Mapped { base, len, place, writable, stripes, present, asked, told, flushed })
+        let (told, told_guest) = (AtomicBool::new(false), AtomicBool::new(false));
+        Some(Mapped { base, len, place, writable, stripes, present, asked, told, told_guest })
     }
 
     /// Copies `len` bytes from `offset` on to the beginning of `into`. False where that has to be
@@ -171,19 +171,24 @@ impl Mapped {
         }
     }
 
-    /// The image has `len` bytes now: is what was copied to it still there? Once it is not, as with
-    /// a disk that tells of a write that failed later: nothing is copied any more then.
-    pub(super) fn has_kept_all(&self, len: u64) -> bool {
+    /// The image has `len` bytes now: is what was copied to it still there?
+    pub(super) fn is_whole(&self, len: u64) -> bool {
         self.note_len(len);
-        !self.has_failed() || self.flushed.swap(true, Ordering::Relaxed)
+        !self.has_failed()
+    }
+
+    /// True for one caller, who tells the guest that what was copied may be lost. Once is enough, as
+    /// with a disk that tells of a write that failed later: nothing is copied any more.
+    pub(super) fn is_to_tell_guest(&self) -> bool {
+        !self.told_guest.swap(true, Ordering::Relaxed)
     }
 
     #[cold]
     fn tell(&self) {
         if !self.told.swap(true, Ordering::Relaxed) {
             log::warn!(
-                "the image was cut short, or the host lacks memory for it: it is read and written by \
-                 system calls from now on"
+                "the mapping of the image has failed: it is read and written by system calls from now \
+                 on"
             );
         }
     }

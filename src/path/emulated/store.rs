@@ -126,7 +126,7 @@ impl Store {
             // The page is the medium: there is nothing to wait for, if it is one of the image's.
             Store::File(FileStore { mapped: Some(mapped), file, .. })
                 if mapped.write(offset, from, len)
-                    && (!durable || offset + len as u64 <= file.metadata()?.len()) =>
+                    && (!durable || mapped.is_whole(file.metadata()?.len())) =>
             {
                 Ok(())
             }
@@ -223,18 +223,22 @@ impl Store {
         Ok(())
     }
 
-    /// Returns when everything written so far is on the medium.
+    /// Returns when everything written so far is on the medium, for a command of the guest's: it
+    /// fails where something is not.
     pub(super) fn sync(&self) -> io::Result<()> {
+        self.write_back()?;
+        let Store::File(FileStore { mapped: Some(mapped), file, .. }) = self else { return Ok(()) };
+        // A copy to the rest of a page in which the image ends now was taken by nobody.
+        if !mapped.is_whole(file.metadata()?.len()) && mapped.is_to_tell_guest() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+
+    /// The same for nobody in particular.
+    pub(super) fn write_back(&self) -> io::Result<()> {
         match self {
-            Store::File(store) => {
-                store.file.sync_data()?;
-                let Some(mapped) = &store.mapped else { return Ok(()) };
-                // A copy to the rest of a page in which the image ends now was taken by nobody.
-                match mapped.has_kept_all(store.file.metadata()?.len()) {
-                    true => Ok(()),
-                    false => Err(io::ErrorKind::UnexpectedEof.into()),
-                }
-            }
+            Store::File(store) => store.file.sync_data(),
             Store::Null => Ok(()),
         }
     }
@@ -478,6 +482,8 @@ mod tests {
         file.set_len(512).unwrap();
         write().unwrap();
         assert_eq!(file.metadata().unwrap().len(), 4096, "by a system call");
+        file.set_len(1 << 20).unwrap();
+        assert!(store.sync().is_err(), "what was copied before is not there, however long it is");
     }
 
     #[test]
