@@ -57,6 +57,8 @@ class Moves(LabCase):
 
     # Writes of fio's, shared among the moves: its file has at most 16 blocks for each.
     writes = 1000
+    # Of fio's for each move.
+    seconds = 16
 
     def migration(self):
         return self.vm.qmp.execute("query-migrate")
@@ -94,7 +96,7 @@ class Moves(LabCase):
 
     def move_under_load(self, rounds, before=lambda: None, after=lambda: None):
         """Moves the guest so many times while fio runs in it; `before` and `after` are called around each move."""
-        workload = self.start_workload(seconds=4 + 16 * rounds, writes_per_second=self.writes // (5 + rounds))
+        workload = self.start_workload(seconds=4 + self.seconds * rounds, writes_per_second=self.writes // (5 + rounds))
         self.guest.run(f"dd if=/dev/urandom of={STILL} bs=1M count={STILL_MIB} oflag=direct 2>/dev/null", timeout=90)
         content = self.guest.run(f"md5sum {STILL}", timeout=90)
         downtimes = []
@@ -106,7 +108,7 @@ class Moves(LabCase):
             completed = workload.completed
             self.wait_until(lambda: workload.completed > completed + 50, "fio goes on there", timeout=90)
             after()
-        result = workload.finish(timeout=60 + 30 * rounds)
+        result = workload.finish(timeout=60 + (self.seconds + 14) * rounds)
         longest = max(downtimes)
         print(f"(moved {rounds} times, longest downtime {longest:.2f} s, longest stall {result.longest_stall:.2f} s) ",
               end="")

@@ -87,6 +87,7 @@ class MovesOnLio(Moves):
     """LIO ends the tasks of an old session first."""
 
     writes = 500
+    seconds = 32
 
     @classmethod
     def new_lab(cls):
