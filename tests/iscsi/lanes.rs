@@ -142,6 +142,19 @@ fn lane_with_more_commands_than_the_target_takes_goes_on() {
 }
 
 #[test]
+fn lane_that_has_just_come_waits_for_nobody() {
+    let Some(tgt) = Tgt::start() else { return };
+    for _ in 0..20 {
+        // It has read until now, and looks no more.
+        let session = filled(&tgt);
+        let mut lane = Lane::new(session.path.channel().unwrap());
+        // The thread may not know the lane yet, and then takes the batch.
+        let pause = lane.load(1, 1);
+        assert!(pause < Duration::from_millis(500), "{pause:?}");
+    }
+}
+
+#[test]
 fn lanes_with_one_session_all_get_their_answers() {
     let Some(tgt) = Tgt::start() else { return };
     let session = filled(&tgt);

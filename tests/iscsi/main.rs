@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod lanes;
+mod puppet;
 mod session;
+mod slow;
 mod target;
 
 use std::io::Read;
@@ -160,7 +162,8 @@ fn target_that_is_started_again_is_logged_in_to_again() {
     tgt.kill();
     let (took, why) = session.down();
     println!("down after {took:?}: {why}");
-    assert!(took < Duration::from_secs(1));
+    // A second of silence would have the target asked.
+    assert!(took < Duration::from_millis(500));
     session.submit(&[0; 6], &Segments::new(), &Segments::new());
     let fate = session.ends(1).remove(0).fate;
     assert_eq!(fate, Fate::Failed(Failure::Disconnected, Reach::NotSent));

@@ -1,6 +1,7 @@
 //! A path and a channel of it, as a lane has them.
 
 use std::io::Write;
+use std::mem;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ pub struct Session {
     pub channel: IscsiChannel,
     pub path: IscsiPath,
     news: Vec<TransportEvent>,
+    /// Ends that came while a test waited for news.
+    ended: Vec<Ended>,
     next: u32,
 }
 
@@ -48,7 +51,7 @@ impl Session {
         let Address::Iscsi(address) = address.parse().unwrap() else { panic!("{address}") };
         let path = IscsiPath::open(&address, settings, OpenMode::Serve).unwrap();
         let channel = path.channel().unwrap();
-        Session { channel, path, news: Vec::new(), next: 0 }
+        Session { channel, path, news: Vec::new(), ended: Vec::new(), next: 0 }
     }
 
     /// Sends a command; its id.
@@ -64,13 +67,22 @@ impl Session {
     /// Waits for `count` ends.
     pub fn ends(&mut self, count: usize) -> Vec<Ended> {
         let until = Instant::now() + PATIENCE;
-        let mut ended = Vec::new();
-        while ended.len() < count {
-            assert!(Instant::now() < until, "{} of {count} ends", ended.len());
-            self.channel.reap(Instant::now(), &mut ended);
+        while self.ended.len() < count {
+            assert!(Instant::now() < until, "{} of {count} ends", self.ended.len());
+            self.look();
             std::thread::sleep(Duration::from_millis(1));
         }
-        ended
+        self.take_ends()
+    }
+
+    /// Looks for ends once, as a lane in its turn.
+    pub fn look(&mut self) {
+        self.channel.reap(Instant::now(), &mut self.ended);
+    }
+
+    /// The ends that were seen so far.
+    pub fn take_ends(&mut self) -> Vec<Ended> {
+        mem::take(&mut self.ended)
     }
 
     /// Sends a command and waits for its end; again after a unit attention.
@@ -119,10 +131,12 @@ impl Session {
         buffer.to_vec()
     }
 
-    /// Waits for news that `wanted` takes; how long that took, and the news.
+    /// Waits for news that `wanted` takes; how long that took, and the news. Looks for ends as a
+    /// lane does, which may be who serves the connection.
     pub fn news<T>(&mut self, wanted: impl Fn(&TransportEvent) -> Option<T>) -> (Duration, T) {
         let begin = Instant::now();
         loop {
+            self.look();
             self.news.extend(self.path.events());
             while !self.news.is_empty() {
                 if let Some(found) = wanted(&self.news.remove(0)) {

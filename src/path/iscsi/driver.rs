@@ -103,7 +103,12 @@ impl Driver {
             Message::Open(channel, door) => {
                 self.channels.insert(channel, door);
             }
-            Message::Jobs(jobs) => self.accept(jobs.into_iter()),
+            Message::Jobs(jobs) => {
+                if let Some(job) = jobs.first() {
+                    self.note_sender(job.channel, now);
+                }
+                self.accept(jobs.into_iter());
+            }
             Message::Recall(channel, attempt) => self.recall(channel, attempt, now),
             Message::Close(channel, gate) => {
                 self.waiting.retain(|job| job.channel != channel);
@@ -113,6 +118,8 @@ impl Driver {
                 if matches!(self.reader, Reader::Lane(reader, _) if reader == channel) {
                     self.take_reading_back();
                 }
+                // A lane that is gone takes no turns with the others.
+                self.last_lane = self.last_lane.filter(|last| *last != channel);
                 self.channels.remove(&channel);
                 self.ended.remove(&channel);
                 gate.open();

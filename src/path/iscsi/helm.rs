@@ -131,18 +131,13 @@ impl Driver {
         }
     }
 
-    /// `channel` has sent: does it read from now on? Lanes that take turns would pass the reading
-    /// from one to the other, each time with a wait until the thread is awake.
+    /// `channel` has sent: does it read from now on?
     fn choose_reader(&mut self, channel: ChannelId, now: Instant) {
-        if self.last_lane.replace(channel).is_some_and(|last| last != channel) {
-            self.crowded_until = now + ISCSI_CROWDED;
+        if self.note_sender(channel, now) {
+            return self.mailbox.wake();
         }
         match self.reader {
-            Reader::Lane(reader, _) if reader == channel => return,
-            Reader::Lane(..) => {
-                self.take_reading_back();
-                return self.mailbox.wake();
-            }
+            Reader::Lane(..) => return,
             Reader::Thread if now < self.crowded_until || !self.is_alone(channel) => return,
             Reader::Thread => {}
         }
@@ -155,6 +150,24 @@ impl Driver {
             // So that it waits for the connection no more.
             self.mailbox.wake();
         }
+    }
+
+    /// `channel` has sent, by itself or through the thread. Where another lane reads, the thread
+    /// does from now on; true then, as it has to know. Lanes that take turns would pass the reading
+    /// from one to the other, each time with a wait until the thread is awake.
+    pub(super) fn note_sender(&mut self, channel: ChannelId, now: Instant) -> bool {
+        // The manager's are few.
+        if self.channels.get(&channel).is_none_or(|one| one.ready.is_none()) {
+            return false;
+        }
+        if self.last_lane.replace(channel).is_some_and(|last| last != channel) {
+            self.crowded_until = now + ISCSI_CROWDED;
+        }
+        let is_anothers = matches!(self.reader, Reader::Lane(reader, _) if reader != channel);
+        if is_anothers {
+            self.take_reading_back();
+        }
+        is_anothers
     }
 
     /// No other lane has commands here. The manager's are few.

@@ -289,9 +289,16 @@ impl Driver {
             Beat::Ask => {
                 self.take_reading_back();
                 let Link::Up(up) = &mut self.link else { return };
-                up.wire.nop();
-                up.wire.service(libc::POLLOUT);
-                up.pulse.asked(now);
+                if !up.wire.is_held_back() {
+                    up.wire.nop();
+                    up.wire.service(libc::POLLOUT);
+                }
+                // A target that owes answers for all that it takes at once may take its time: that
+                // is for the lanes to judge. TCP's own probes tell when its host is gone.
+                match up.wire.is_held_back() {
+                    true => up.pulse.put_off(now),
+                    false => up.pulse.asked(now),
+                }
             }
             Beat::Dead => self.lose("the target does not answer a NOP-Out", None, now),
         }

@@ -43,6 +43,11 @@ impl Pulse {
         self.asked = Some(now);
     }
 
+    /// It cannot be asked now: silence counts from here on.
+    pub(super) fn put_off(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
     /// The target owes an answer to a NOP-Out.
     pub(super) fn is_asked(&self) -> bool {
         self.asked.is_some()

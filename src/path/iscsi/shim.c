@@ -195,7 +195,7 @@ struct mp_session *mp_open(const struct mp_settings *settings)
 int mp_connect(struct mp_session *session, const char *portal, uint32_t user_timeout_ms)
 {
     const struct linger reset = {.l_onoff = 1, .l_linger = 0};
-    const int one = 1, timeout = (int)user_timeout_ms;
+    const int one = 1, timeout = (int)user_timeout_ms, second = 1;
     current = session;
     int result = iscsi_connect_async(session->iscsi, portal, on_connect, session);
     current = NULL;
@@ -208,7 +208,11 @@ int mp_connect(struct mp_session *session, const char *portal, uint32_t user_tim
     if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) != 0)
         return -1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    /* The second makes probes of silence end the connection as soon as unacknowledged data would. */
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &second, sizeof second);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &second, sizeof second);
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     return 0;
 }

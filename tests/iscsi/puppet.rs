@@ -1,0 +1,181 @@
+//! A target that lets everybody in and does with commands what a test wants, with a command window
+//! of the test's: what no real target can be made to do at the right moment.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use crate::target::TARGET;
+
+const HEADER: usize = 48;
+const NOP_OUT: u8 = 0x00;
+const COMMAND: u8 = 0x01;
+const LOGIN: u8 = 0x03;
+const NOP_IN: u8 = 0x20;
+const RESPONSE: u8 = 0x21;
+const LOGIN_RESPONSE: u8 = 0x23;
+/// The highest bit of the second byte.
+const FINAL: u8 = 0x80;
+const NO_TAG: [u8; 4] = [0xFF; 4];
+
+/// A target for one session.
+pub struct Puppet {
+    port: u16,
+    state: Arc<State>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Mutex<Option<(TcpStream, Numbers)>>,
+    /// Tags of the commands that have come and were not answered.
+    held: Mutex<Vec<[u8; 4]>>,
+    nops: AtomicUsize,
+}
+
+/// What the target counts.
+#[derive(Default)]
+struct Numbers {
+    stat_sn: u32,
+    exp_cmd_sn: u32,
+    max_cmd_sn: u32,
+}
+
+impl Puppet {
+    /// One that takes `window` commands at a time, and holds them until [`Puppet::answer_all`].
+    pub fn start(window: u32) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::<State>::default();
+        let inside = Arc::clone(&state);
+        let thread = std::thread::spawn(move || {
+            let (connection, _) = listener.accept().unwrap();
+            inside.serve(connection, window);
+        });
+        Puppet { port, state, thread: Some(thread) }
+    }
+
+    pub fn address(&self) -> String {
+        format!("iscsi://127.0.0.1:{}/{TARGET}/1", self.port)
+    }
+
+    /// Commands that are held.
+    pub fn held(&self) -> usize {
+        self.state.held.lock().unwrap().len()
+    }
+
+    /// NOP-Outs that were answered.
+    pub fn nops(&self) -> usize {
+        self.state.nops.load(Ordering::Relaxed)
+    }
+
+    /// GOOD for all that is held; each answer makes room for one command more.
+    pub fn answer_all(&self) {
+        for tag in std::mem::take(&mut *self.state.held.lock().unwrap()) {
+            self.state.send(RESPONSE, &tag, 1);
+        }
+    }
+}
+
+/// Waits for its end: the path is to be closed before.
+impl Drop for Puppet {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && !std::thread::panicking()
+        {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl State {
+    /// Until the initiator hangs up.
+    fn serve(&self, connection: TcpStream, window: u32) {
+        let mut input = connection.try_clone().unwrap();
+        let mut connection = Some(connection);
+        let mut header = [0; HEADER];
+        while input.read_exact(&mut header).is_ok() {
+            let length = u32::from_be_bytes([0, header[5], header[6], header[7]]) as usize;
+            let mut data = vec![0; length.next_multiple_of(4)];
+            input.read_exact(&mut data).unwrap();
+            let tag: [u8; 4] = header[16..20].try_into().unwrap();
+            let cmd_sn = u32::from_be_bytes(header[24..28].try_into().unwrap());
+            match header[0] & 0x3F {
+                LOGIN => {
+                    if let Some(connection) = connection.take() {
+                        let numbers = Numbers {
+                            stat_sn: 1,
+                            exp_cmd_sn: cmd_sn,
+                            max_cmd_sn: cmd_sn + window - 1,
+                        };
+                        *self.connection.lock().unwrap() = Some((connection, numbers));
+                    }
+                    self.let_in(&header);
+                }
+                NOP_OUT => {
+                    self.took(cmd_sn);
+                    self.nops.fetch_add(1, Ordering::Relaxed);
+                    self.send(NOP_IN, &tag, 1);
+                }
+                COMMAND => {
+                    self.took(cmd_sn);
+                    self.held.lock().unwrap().push(tag);
+                }
+                // A logout: the initiator hangs up where none is answered.
+                _ => return,
+            }
+        }
+    }
+
+    fn took(&self, cmd_sn: u32) {
+        if let Some((_, numbers)) = &mut *self.connection.lock().unwrap() {
+            numbers.exp_cmd_sn = cmd_sn + 1;
+        }
+    }
+
+    /// Agrees to everything (RFC 7143 11.13).
+    fn let_in(&self, request: &[u8; HEADER]) {
+        self.write(|numbers| {
+            let mut answer = numbers.header(LOGIN_RESPONSE, &request[16..20]);
+            answer[1] = request[1];
+            answer[8..14].copy_from_slice(&request[8..14]);
+            answer[15] = 1;
+            answer
+        });
+    }
+
+    /// An answer without data that makes `room` for commands.
+    fn send(&self, opcode: u8, tag: &[u8], room: u32) {
+        self.write(|numbers| {
+            numbers.max_cmd_sn += room;
+            let mut answer = numbers.header(opcode, tag);
+            answer[1] = FINAL;
+            if opcode == NOP_IN {
+                answer[20..24].copy_from_slice(&NO_TAG);
+            }
+            answer
+        });
+    }
+
+    fn write(&self, pdu: impl FnOnce(&mut Numbers) -> [u8; HEADER]) {
+        if let Some((connection, numbers)) = &mut *self.connection.lock().unwrap() {
+            // It may have hung up.
+            let _ = connection.write_all(&pdu(numbers));
+        }
+    }
+}
+
+impl Numbers {
+    fn header(&mut self, opcode: u8, tag: &[u8]) -> [u8; HEADER] {
+        let mut header = [0; HEADER];
+        header[0] = opcode;
+        header[16..20].copy_from_slice(tag);
+        header[24..28].copy_from_slice(&self.stat_sn.to_be_bytes());
+        header[28..32].copy_from_slice(&self.exp_cmd_sn.to_be_bytes());
+        header[32..36].copy_from_slice(&self.max_cmd_sn.to_be_bytes());
+        self.stat_sn += 1;
+        header
+    }
+}
