@@ -1,7 +1,10 @@
-//! What a target says of itself: that it is elsewhere, that it wants to be left, that it goes.
+//! What a target says unasked: that it is elsewhere, that it wants to be left, that it goes, and
+//! whether the initiator is still there.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use crate::array::{Array, Kind};
 use crate::herald::{Event, HEADER, Herald, LOGIN_RESPONSE, read_pdu};
@@ -149,4 +152,47 @@ fn logout_that_the_target_asks_for_is_told() {
 #[test]
 fn drop_that_the_target_announces_is_told() {
     is_told(Event::Drop, "will drop this connection");
+}
+
+/// LIO asks each connection every 15 s, whatever else goes over it. libiscsi before 1.20 gives the
+/// connection up where data of a write waits to be sent just then: the path goes and comes back.
+#[test]
+fn pings_among_large_writes_are_not_seen_by_the_guest() {
+    const SLOTS: usize = 16;
+    const SLOT_BLOCKS: u16 = 512;
+    let (herald, array) = heralded();
+    let settings = Settings::new("pinged", "", "");
+    let backend = settings.backend(&array.paths()[..1]);
+    wait_state(&mut backend.qmp(), array.proxies[0].address().port(), "up", UP);
+    let mut device = backend.guest(1);
+    let queue = device.queue();
+    queue.settle();
+    let before = array.proxies[0].accepted();
+    let place = |slot: usize| slot as u32 * u32::from(SLOT_BLOCKS);
+    let (mut free, mut under_way) = ((0..SLOTS).collect::<Vec<_>>(), HashMap::new());
+    let (mut seeds, mut writes, begin) = ([0; SLOTS], 0_usize, Instant::now());
+    loop {
+        while begin.elapsed() < Duration::from_secs(3)
+            && let Some(slot) = free.pop()
+        {
+            seeds[slot] = writes as u8;
+            let data = pattern(seeds[slot], SLOT_BLOCKS.into());
+            under_way.insert(queue.submit(&write(place(slot), data)), slot);
+            writes += 1;
+        }
+        if under_way.is_empty() {
+            break;
+        }
+        herald.ping();
+        let (ticket, completion) = queue.next(UP).expect("an answer");
+        assert!(completion.is_good(), "{completion:?}");
+        free.extend(under_way.remove(&ticket));
+    }
+    for (slot, seed) in seeds.into_iter().enumerate() {
+        let data = queue.good(&read(place(slot), SLOT_BLOCKS)).data;
+        assert!(data == pattern(seed, SLOT_BLOCKS.into()), "slot {slot}");
+    }
+    let logins = array.proxies[0].accepted() - before;
+    println!("{writes} writes, as many pings or more, {logins} logins");
+    assert!(writes > SLOTS);
 }

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 pub const HEADER: usize = 48;
 /// A header's first byte, without the bit of immediate delivery.
 const OPCODE: u8 = 0x3f;
+const NOP_IN: u8 = 0x20;
+const NOP_OUT: u8 = 0x00;
 pub const LOGIN_RESPONSE: u8 = 0x23;
 const LOGOUT_REQUEST: u8 = 0x06;
 const DATA_IN: u8 = 0x25;
@@ -16,6 +18,8 @@ const R2T: u8 = 0x31;
 const ASYNC_MESSAGE: u8 = 0x32;
 /// Tag of a PDU that answers nothing.
 const NO_TAG: [u8; 4] = [0xff; 4];
+/// Target transfer tag of the herald's own pings.
+const PING: [u8; 4] = *b"ping";
 
 /// What a target announces: RFC 7143, 11.9.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,14 +89,7 @@ impl Herald {
     pub fn announce(&self, event: Event) {
         let ear = self.heard.lock().unwrap().ears.last().unwrap().clone();
         let ear = ear.lock().unwrap();
-        let mut pdu = [0; HEADER];
-        (pdu[0], pdu[1]) = (ASYNC_MESSAGE, 0x80);
-        pdu[16..20].copy_from_slice(&NO_TAG);
-        // StatSN, ExpCmdSN, MaxCmdSN. The target will use the StatSN for its next answer, and need
-        // not know of this one: an initiator does not count what has no tag.
-        pdu[24..36].copy_from_slice(&ear.header[24..36]);
-        let number = u32::from_be_bytes(pdu[24..28].try_into().unwrap());
-        pdu[24..28].copy_from_slice(&number.wrapping_add(1).to_be_bytes());
+        let mut pdu = ear.unasked(ASYNC_MESSAGE);
         pdu[36] = event as u8;
         if event == Event::Logout {
             pdu[43] = 1;
@@ -101,6 +98,35 @@ impl Herald {
         if event == Event::Drop {
             ear.client.shutdown(Shutdown::Both).unwrap();
         }
+    }
+
+    /// Asks the initiator on the newest connection whether it is alive, where it has logged in and
+    /// been answered. The reply ends here.
+    pub fn ping(&self) {
+        let ear = self.heard.lock().unwrap().ears.last().unwrap().clone();
+        let ear = ear.lock().unwrap();
+        if matches!(ear.header[0] & OPCODE, 0 | LOGIN_RESPONSE) {
+            return;
+        }
+        let mut pdu = ear.unasked(NOP_IN);
+        pdu[20..24].copy_from_slice(&PING);
+        // The connection may just have gone.
+        let _ = (&ear.client).write_all(&pdu);
+    }
+}
+
+impl Ear {
+    /// A PDU that answers nothing.
+    fn unasked(&self, opcode: u8) -> [u8; HEADER] {
+        let mut pdu = [0; HEADER];
+        (pdu[0], pdu[1]) = (opcode, 0x80);
+        pdu[16..20].copy_from_slice(&NO_TAG);
+        // StatSN, ExpCmdSN, MaxCmdSN. The target will use the StatSN for its next answer, and need
+        // not know of this one: an initiator does not count what has no tag.
+        pdu[24..36].copy_from_slice(&self.header[24..36]);
+        let number = u32::from_be_bytes(pdu[24..28].try_into().unwrap());
+        pdu[24..28].copy_from_slice(&number.wrapping_add(1).to_be_bytes());
+        pdu
     }
 }
 
@@ -115,6 +141,9 @@ fn relay(client: TcpStream, target: SocketAddr, heard: &Arc<Mutex<Heard>>) {
     let (portal, hears) = (target.try_clone().unwrap(), heard.clone());
     std::thread::spawn(move || {
         while let Ok(pdu) = read_pdu(&client) {
+            if pdu[0] & OPCODE == NOP_OUT && pdu[20..24] == PING {
+                continue;
+            }
             hears.lock().unwrap().logouts += usize::from(pdu[0] & OPCODE == LOGOUT_REQUEST);
             if (&portal).write_all(&pdu).is_err() {
                 break;

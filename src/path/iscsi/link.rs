@@ -336,6 +336,11 @@ fn plain(note: &str) -> String {
         note if note.contains("Permission denied") => {
             format!("{note}; is the port in confinement.allow_ports?")
         }
+        // Its reply gets the number of a command whose data waits to be sent, which is an old one.
+        note if note.contains("cmdsn < expcmdsn") => {
+            "libiscsi before 1.20 cannot answer a NOP-In of the target while data of a write waits"
+                .to_owned()
+        }
         note => note.to_owned(),
     }
 }
@@ -353,6 +358,8 @@ mod tests {
         let note = "iscsi_service: socket error Connection refused(111). [iqn.x:y]";
         assert_eq!(plain(note), "socket error Connection refused(111)");
         assert_eq!(plain(""), "the target closed the connection");
+        let number = "iscsi_write_to_socket: outqueue[0]->cmdsn < expcmdsn (0000000a < 0000000c)";
+        assert!(plain(number).starts_with("libiscsi before 1.20 cannot answer a NOP-In"));
         let refused = plain("Failed to connect to 192.0.2.1: Permission denied(13)");
         assert!(
             refused.ends_with("Permission denied(13); is the port in confinement.allow_ports?")

@@ -38,7 +38,8 @@
 //!
 //! What libiscsi 1.19 hides, and nothing here can change: a SCSI Response with the response code
 //! "target failure" and status 0 looks like GOOD, CONDITION MET looks like GOOD, and there are no
-//! data digests.
+//! data digests. It also gives a connection up where the target asks whether it is alive (as LIO does
+//! every 15 s) while data of a write waits to be sent; 1.20 does not.
 //!
 //! | file | what |
 //! |---|---|
