@@ -116,7 +116,7 @@ impl Fastest {
         bytes: u32,
         now: Instant,
     ) -> Option<(usize, bool)> {
-        let (mut costs, mut costs_after) = (Range::EMPTY, Range::EMPTY);
+        let (mut costs, mut costs_after) = (Spread::EMPTY, Spread::EMPTY);
         for rival in &mut self.rivals {
             if without.contains(rival.id) {
                 rival.cost = Cost::MAX;
@@ -185,13 +185,13 @@ impl Fastest {
 }
 
 /// The least and the greatest of some costs.
-struct Range {
+struct Spread {
     least: Cost,
     greatest: Cost,
 }
 
-impl Range {
-    const EMPTY: Range = Range { least: Cost::MAX, greatest: Cost::MIN };
+impl Spread {
+    const EMPTY: Spread = Spread { least: Cost::MAX, greatest: Cost::MIN };
 
     fn include(&mut self, cost: Cost) {
         self.least = self.least.min(cost);

@@ -11,8 +11,8 @@ use super::Core;
 use super::events::Action;
 use crate::ids::PathId;
 use crate::limits::{
-    ERROR_HOLD, ERROR_WINDOW, ERRORS_PER_SUSPICION, HEALTH_TICK, HEALTH_TICK_IDLE,
-    LIMP_FLOOR_ALONE, LIMP_READING_AGE, SUSPECT_LOOK,
+    ERROR_HOLD, ERROR_WINDOW, HEALTH_TICK, HEALTH_TICK_IDLE, LIMP_FLOOR_ALONE, LIMP_READING_AGE,
+    SUSPECT_LOOK,
 };
 use crate::multipath::health::errors::too_many;
 use crate::multipath::health::pace::{Outcome, limps};
@@ -173,7 +173,7 @@ impl Core {
             match suspicion.judge(own, sign, now) {
                 Judgement::Alive => {
                     path.health.suspicion = None;
-                    path.health.errors.add(ERRORS_PER_SUSPICION, now);
+                    path.health.errors.slow(now);
                 }
                 Judgement::Silent => {
                     let name = name.unwrap_or_default();
@@ -205,7 +205,7 @@ impl Core {
             let counts = path.load.counts();
             let window = counts.since(&std::mem::replace(&mut path.health.seen, counts));
             idle &= window.answered == 0 && path.load.commands() == 0;
-            path.health.errors.add(window.aborted, now);
+            path.health.errors.aborted(window.aborted, now);
             windows.push((path.id, window));
         }
         for (id, window) in &windows {
@@ -248,13 +248,14 @@ impl Core {
 
     fn compare_errors(&mut self, id: PathId, now: Instant) {
         let others = self.usable_mut().filter(|path| path.id != id);
-        let least = others.map(|path| (path.health.errors.sum(now), path.name.clone())).min();
-        let Some((least, name)) = least else { return };
+        let of = |path: &mut Path| (path.health.errors.sum(now).weight(), path.name.clone());
+        let Some((least, name)) = others.map(of).min() else { return };
         let Some(path) = self.paths.get_mut(&id) else { return };
         let own = path.health.errors.sum(now);
-        if path.state == PathState::Up && too_many(own, least) {
+        if path.state == PathState::Up && too_many(own.weight(), least) {
             let seconds = ERROR_WINDOW.as_secs();
-            let why = format!("after {own} errors within {seconds} s, {least} over {name}");
+            let theirs = if least == 0 { "none" } else { "few" };
+            let why = format!("after {own} within {seconds} s, {theirs} over {name}");
             path.health.setbacks.add(now);
             path.health.setbacks.hold_down(now);
             path.health.setbacks.hold_for(ERROR_HOLD, why, now);

@@ -434,7 +434,7 @@ fn path_with_many_errors_is_held_down() {
     world.run(ms(500));
     let (_, name, to, reason) = world.changes[0].clone();
     assert_eq!((name.as_str(), to), ("a", PathState::Shaky));
-    assert_eq!(reason, "held down for 10 s after 12 errors within 10 s, 0 over b");
+    assert_eq!(reason, "held down for 10 s after 12 aborted commands within 10 s, none over b");
     world.run(ms(10_000));
     assert_eq!(world.states(), [PathState::Up; 2]);
 }
@@ -457,6 +457,8 @@ fn commands_that_take_long_again_and_again_are_errors() {
         world.run(ms(500));
     }
     assert_eq!(world.states(), [PathState::Shaky, PathState::Up]);
+    let slow = "after 4 commands that took suspiciously long within 10 s, none over b";
+    assert!(world.changes[0].3.ends_with(slow), "{:?}", world.changes[0]);
 }
 
 #[test]

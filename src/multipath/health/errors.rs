@@ -2,31 +2,73 @@
 //! suspiciously long.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Instant;
 
-use crate::limits::{ERROR_WINDOW, ERRORS_MAX};
+use crate::limits::{ERROR_WINDOW, ERRORS_MAX, ERRORS_PER_SUSPICION};
 
 /// The errors of one path within the last [`ERROR_WINDOW`].
 #[derive(Debug, Default)]
 pub struct Errors {
-    recent: VecDeque<(Instant, u32)>,
+    recent: VecDeque<(Instant, Kinds)>,
+}
+
+/// Errors by their kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds {
+    aborted: u32,
+    slow: u32,
+}
+
+impl Kinds {
+    /// What they weigh together: a command that took suspiciously long as much as several that
+    /// were aborted.
+    pub fn weight(self) -> u32 {
+        self.aborted.saturating_add(self.slow.saturating_mul(ERRORS_PER_SUSPICION))
+    }
+}
+
+impl fmt::Display for Kinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let aborted = format!("{} aborted command{}", self.aborted, plural(self.aborted));
+        let slow = format!("{} that took suspiciously long", self.slow);
+        match (self.aborted, self.slow) {
+            (_, 0) => f.write_str(&aborted),
+            (0, count) => {
+                write!(f, "{count} command{} that took suspiciously long", plural(count))
+            }
+            _ => write!(f, "{aborted} and {slow}"),
+        }
+    }
+}
+
+fn plural(count: u32) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 impl Errors {
-    /// `count` more. Called at most once per tick and suspicion, so the list stays short.
-    pub fn add(&mut self, count: u32, now: Instant) {
+    /// `count` commands more were aborted. Called at most once per tick, so the list stays short.
+    pub fn aborted(&mut self, count: u32, now: Instant) {
         if count > 0 {
-            self.recent.push_back((now, count));
+            self.recent.push_back((now, Kinds { aborted: count, slow: 0 }));
         }
     }
 
-    /// How many there are.
-    pub fn sum(&mut self, now: Instant) -> u32 {
+    /// A command took suspiciously long, on a path that answers. Called once per suspicion.
+    pub fn slow(&mut self, now: Instant) {
+        self.recent.push_back((now, Kinds { aborted: 0, slow: 1 }));
+    }
+
+    /// What there was.
+    pub fn sum(&mut self, now: Instant) -> Kinds {
         let old = |at: Instant| now.saturating_duration_since(at) > ERROR_WINDOW;
         while self.recent.front().is_some_and(|(at, _)| old(*at)) {
             self.recent.pop_front();
         }
-        self.recent.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
+        self.recent.iter().fold(Kinds::default(), |sum, (_, more)| Kinds {
+            aborted: sum.aborted.saturating_add(more.aborted),
+            slow: sum.slow.saturating_add(more.slow),
+        })
     }
 
     /// Begins anew.
@@ -50,10 +92,13 @@ mod tests {
     #[test]
     fn errors_are_forgotten_after_their_window() {
         let (mut errors, now) = (Errors::default(), Instant::now());
-        errors.add(7, now);
-        errors.add(2, now + Duration::from_secs(3));
-        assert_eq!(errors.sum(now + ERROR_WINDOW), 9);
-        assert_eq!(errors.sum(now + ERROR_WINDOW + Duration::from_secs(1)), 2);
+        errors.aborted(7, now);
+        errors.slow(now + Duration::from_secs(3));
+        let both = errors.sum(now + ERROR_WINDOW);
+        assert_eq!(both.weight(), 7 + ERRORS_PER_SUSPICION);
+        assert_eq!(both.to_string(), "7 aborted commands and 1 that took suspiciously long");
+        let slow = errors.sum(now + ERROR_WINDOW + Duration::from_secs(1));
+        assert_eq!(slow.to_string(), "1 command that took suspiciously long");
     }
 
     #[test]
