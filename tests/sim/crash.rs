@@ -175,7 +175,7 @@ impl Options {
 
 #[test]
 fn crashes_are_survived() {
-    crate::seeds(Options::crashes, "crash::replay_crashes");
+    crate::seeds(Options::crashes, "crash::replay_crashes", 4);
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn guest_that_is_shut_out_writes_nothing() {
 
 #[test]
 fn all_initiators_see_one_unit() {
-    crate::seeds(Options::cluster, "initiators::replay_initiators");
+    crate::seeds(Options::cluster, "initiators::replay_initiators", 1);
 }
 
 /// A cluster in which only `lie` is wrong is found out by the referee.

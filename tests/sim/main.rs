@@ -67,13 +67,13 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn seeds_keep_every_rule() {
-    seeds(Options::swarm, "replay");
+    seeds(Options::swarm, "replay", 1);
 }
 
-/// Runs the seeds that the environment names, each with the options of its own; `replay` is the test
-/// that runs one of them.
-fn seeds(options: fn(u64) -> Options, replay: &str) {
-    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS_DEFAULT);
+/// Runs the seeds that the environment names, each with the options of its own, or one of `share` of
+/// them where a seed takes as long as so many others; `replay` is the test that runs one of them.
+fn seeds(options: fn(u64) -> Options, replay: &str, share: u64) {
+    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS_DEFAULT).div_ceil(share);
     let first = number("SIM_FIRST").unwrap_or(1);
     let (next, done, failed) = (AtomicU64::new(first), AtomicU64::new(0), AtomicBool::new(false));
     let failures: Mutex<Vec<(u64, Violation)>> = Mutex::default();
