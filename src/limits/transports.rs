@@ -52,8 +52,8 @@ pub const ISCSI_EVENTS_MAX: usize = 64;
 pub const ISCSI_NOP_AFTER: Duration = Duration::from_millis(1000);
 /// ...and when still nothing was heard after that, the session is dropped.
 pub const ISCSI_NOP_PATIENCE: Duration = Duration::from_millis(1500);
-/// Sent data, and TCP's probes each second of silence, that the target's host has not acknowledged
-/// for so long end the connection.
+/// Sent data that the target's host has not acknowledged for so long ends the connection; so does
+/// silence with the third of TCP's own probes, one each second.
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_millis(2500);
 /// From the first try to reach a portal to the end of the login.
 pub const ISCSI_LOGIN_TIMEOUT: Duration = Duration::from_secs(3);

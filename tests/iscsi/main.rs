@@ -1,5 +1,5 @@
-//! iSCSI paths against a real target: tgtd on loopback, one for each test. Skipped, with the reason,
-//! where it is not installed.
+//! iSCSI paths against a real target: tgtd on loopback, one for each test, skipped with the reason
+//! where it is not installed; and against one that does what no real one can be made to do.
 
 #![allow(clippy::unwrap_used)]
 
@@ -163,7 +163,7 @@ fn target_that_is_started_again_is_logged_in_to_again() {
     let (took, why) = session.down();
     println!("down after {took:?}: {why}");
     // A second of silence would have the target asked.
-    assert!(took < Duration::from_millis(500));
+    assert!(took < Duration::from_millis(800));
     session.submit(&[0; 6], &Segments::new(), &Segments::new());
     let fate = session.ends(1).remove(0).fate;
     assert_eq!(fate, Fate::Failed(Failure::Disconnected, Reach::NotSent));

@@ -2,10 +2,11 @@
 //! of the test's: what no real target can be made to do at the right moment.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::target::TARGET;
 
@@ -46,13 +47,22 @@ struct Numbers {
 impl Puppet {
     /// One that takes `window` commands at a time, and holds them until [`Puppet::answer_all`].
     pub fn start(window: u32) -> Self {
+        Puppet::with(window, None)
+    }
+
+    /// One that answers each command when it has slept for `delay`, and then reads the next.
+    pub fn prompt(window: u32, delay: Duration) -> Self {
+        Puppet::with(window, Some(delay))
+    }
+
+    fn with(window: u32, prompt: Option<Duration>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::<State>::default();
         let inside = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
             let (connection, _) = listener.accept().unwrap();
-            inside.serve(connection, window);
+            inside.serve(connection, window, prompt);
         });
         Puppet { port, state, thread: Some(thread) }
     }
@@ -79,9 +89,12 @@ impl Puppet {
     }
 }
 
-/// Waits for its end: the path is to be closed before.
 impl Drop for Puppet {
     fn drop(&mut self) {
+        // A connection that is gone without a word would be read for ever.
+        if let Some((connection, _)) = &*self.state.connection.lock().unwrap() {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
         if let Some(thread) = self.thread.take()
             && !std::thread::panicking()
         {
@@ -92,7 +105,7 @@ impl Drop for Puppet {
 
 impl State {
     /// Until the initiator hangs up.
-    fn serve(&self, connection: TcpStream, window: u32) {
+    fn serve(&self, connection: TcpStream, window: u32, prompt: Option<Duration>) {
         let mut input = connection.try_clone().unwrap();
         let mut connection = Some(connection);
         let mut header = [0; HEADER];
@@ -121,7 +134,13 @@ impl State {
                 }
                 COMMAND => {
                     self.took(cmd_sn);
-                    self.held.lock().unwrap().push(tag);
+                    match prompt {
+                        None => self.held.lock().unwrap().push(tag),
+                        Some(delay) => {
+                            std::thread::sleep(delay);
+                            self.send(RESPONSE, &tag, 1);
+                        }
+                    }
                 }
                 // A logout: the initiator hangs up where none is answered.
                 _ => return,

@@ -88,8 +88,9 @@ impl Session {
     /// Sends a command and waits for its end; again after a unit attention.
     pub fn run(&mut self, cdb: &[u8], data_out: &Segments, data_in: &Segments) -> Fate {
         loop {
-            self.submit(cdb, data_out, data_in);
+            let attempt = self.submit(cdb, data_out, data_in);
             let end = self.ends(1).remove(0);
+            assert_eq!(end.attempt, attempt, "an end of something else: {end:?}");
             match &end.fate {
                 Fate::Answered(answer) if answer.status == Status::CHECK_CONDITION => {
                     let sense = answer.sense.as_ref().and_then(|sense| sense.decode());

@@ -1,14 +1,17 @@
 //! A target that is alive and answers no command for a while is not given up for that: how long a
-//! command may take is its lane's to say.
+//! command may take is its lane's to say. One whose host is gone is. And one that always has more
+//! waiting for it than it takes is no other than one that has not.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use vhost_user_scsi_mpath::buffer::Segments;
+use vhost_user_scsi_mpath::buffer::{OwnedBuffer, Segments};
 use vhost_user_scsi_mpath::path::{Fate, Transport};
 use vhost_user_scsi_mpath::scsi::Status;
 
 use crate::puppet::Puppet;
-use crate::session::{Session, settings};
+use crate::session::{Session, settings, transfer};
+use crate::target::is_root;
 
 /// Longer than a silent target is given.
 const LONG: Duration = Duration::from_secs(4);
@@ -53,10 +56,90 @@ fn slow_target_is_asked_and_stays() {
 fn slow_target_that_takes_no_more_commands_stays() {
     let puppet = Puppet::start(8);
     all_are_answered_late(&puppet, 20, 8);
+    assert_eq!(puppet.nops(), 0);
 }
 
 #[test]
 fn slow_target_that_takes_just_the_commands_there_are_stays() {
     let puppet = Puppet::start(8);
     all_are_answered_late(&puppet, 8, 8);
+    assert!(puppet.nops() <= 1, "{}", puppet.nops());
+}
+
+/// Keeps `depth` writes under way until `commands` were answered: far more than libiscsi may keep of
+/// writes that have ended.
+fn write_without_pause(puppet: &Puppet, commands: usize, depth: usize, bytes: usize) {
+    let mut session = Session::open(&puppet.address(), &settings());
+    session.up();
+    let (buffer, none) = (OwnedBuffer::zeroed(bytes), Segments::new());
+    let (mut sent, mut done, begin) = (0, 0, Instant::now());
+    while done < commands {
+        while sent < commands && sent - done < depth {
+            session.submit(&transfer(0x2A, 0, bytes), buffer.segments(), &none);
+            sent += 1;
+        }
+        session.look();
+        for end in session.take_ends() {
+            let good = matches!(&end.fate, Fate::Answered(answer) if answer.status == Status::GOOD);
+            assert!(good, "after {done}: {end:?}, {:?}", session.path.events());
+            done += 1;
+        }
+        assert!(begin.elapsed() < 5 * LONG, "{done} of {commands}");
+    }
+}
+
+#[test]
+fn writes_that_never_cease_to_wait_for_the_window_are_answered() {
+    write_without_pause(&Puppet::prompt(8, Duration::ZERO), 3000, 60, 512);
+}
+
+#[test]
+fn writes_that_never_cease_to_wait_for_the_socket_are_answered() {
+    let puppet = Puppet::prompt(4096, Duration::from_micros(200));
+    write_without_pause(&puppet, 4000, 1500, 8192);
+}
+
+/// Runs itself as a process in a network of its own, whose loopback can be taken down.
+#[test]
+fn host_that_is_gone_is_noticed_also_while_it_takes_no_more_commands() {
+    const NAME: &str = "slow::host_that_is_gone_is_noticed_also_while_it_takes_no_more_commands";
+    const INSIDE: &str = "IN_A_NETWORK_OF_ITS_OWN";
+    if std::env::var_os(INSIDE).is_some() {
+        return host_is_gone();
+    }
+    if !is_root() || Command::new("ip").arg("-V").output().is_err() {
+        return println!("skipped: it wants root, and ip (Debian package iproute2)");
+    }
+    let output = Command::new("unshare")
+        .args(["--net", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn host_is_gone() {
+    loopback("up");
+    let puppet = Puppet::start(8);
+    let mut session = Session::open(&puppet.address(), &settings());
+    session.up();
+    for _ in 0..20 {
+        session.submit(&[0; 6], &Segments::new(), &Segments::new());
+    }
+    // By then it would have been asked.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(puppet.held(), 8);
+    loopback("down");
+    let (took, why) = session.down();
+    println!("down after {took:?}: {why}");
+    assert!(took < LONG, "{took:?}");
+    assert_eq!(session.ends(20).len(), 20);
+}
+
+fn loopback(state: &str) {
+    let set = Command::new("ip").args(["link", "set", "lo", state]).status();
+    assert!(set.unwrap().success(), "ip link set lo {state}");
 }

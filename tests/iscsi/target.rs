@@ -149,7 +149,8 @@ fn spawn(control: &str, port: u16) -> Child {
         .unwrap()
 }
 
-fn is_root() -> bool {
+/// Who starts a target, or a network of its own, has to be.
+pub fn is_root() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     status.lines().any(|line| line.starts_with("Uid:\t0\t"))
 }

@@ -53,6 +53,7 @@ struct Heard {
     /// By connection, in the order in which they came.
     ears: Vec<Arc<Mutex<Ear>>>,
     logouts: usize,
+    replies: usize,
 }
 
 /// The relay. Its threads end with their connections.
@@ -83,6 +84,11 @@ impl Herald {
     /// Logout requests that initiators have sent.
     pub fn logouts(&self) -> usize {
         self.heard.lock().unwrap().logouts
+    }
+
+    /// Answers to [`Herald::ping`].
+    pub fn replies(&self) -> usize {
+        self.heard.lock().unwrap().replies
     }
 
     /// Announces `event` on the newest connection, and does what it says.
@@ -142,6 +148,7 @@ fn relay(client: TcpStream, target: SocketAddr, heard: &Arc<Mutex<Heard>>) {
     std::thread::spawn(move || {
         while let Ok(pdu) = read_pdu(&client) {
             if pdu[0] & OPCODE == NOP_OUT && pdu[20..24] == PING {
+                hears.lock().unwrap().replies += 1;
                 continue;
             }
             hears.lock().unwrap().logouts += usize::from(pdu[0] & OPCODE == LOGOUT_REQUEST);

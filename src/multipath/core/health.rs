@@ -254,7 +254,7 @@ impl Core {
         let own = path.health.errors.sum(now);
         if path.state == PathState::Up && too_many(own.weight(), least) {
             let seconds = ERROR_WINDOW.as_secs();
-            let theirs = if least == 0 { "none" } else { "few" };
+            let theirs = if least == 0 { "none" } else { "fewer" };
             let why = format!("after {own} within {seconds} s, {theirs} over {name}");
             path.health.setbacks.add(now);
             path.health.setbacks.hold_down(now);

@@ -10,17 +10,17 @@ use crate::limits::{ERROR_WINDOW, ERRORS_MAX, ERRORS_PER_SUSPICION};
 /// The errors of one path within the last [`ERROR_WINDOW`].
 #[derive(Debug, Default)]
 pub struct Errors {
-    recent: VecDeque<(Instant, Kinds)>,
+    recent: VecDeque<(Instant, ErrorCounts)>,
 }
 
-/// Errors by their kind.
+/// Errors of a path that works, by their kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kinds {
+pub struct ErrorCounts {
     aborted: u32,
     slow: u32,
 }
 
-impl Kinds {
+impl ErrorCounts {
     /// What they weigh together: a command that took suspiciously long as much as several that
     /// were aborted.
     pub fn weight(self) -> u32 {
@@ -28,7 +28,7 @@ impl Kinds {
     }
 }
 
-impl fmt::Display for Kinds {
+impl fmt::Display for ErrorCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let aborted = format!("{} aborted command{}", self.aborted, plural(self.aborted));
         let slow = format!("{} that took suspiciously long", self.slow);
@@ -50,22 +50,22 @@ impl Errors {
     /// `count` commands more were aborted. Called at most once per tick, so the list stays short.
     pub fn aborted(&mut self, count: u32, now: Instant) {
         if count > 0 {
-            self.recent.push_back((now, Kinds { aborted: count, slow: 0 }));
+            self.recent.push_back((now, ErrorCounts { aborted: count, slow: 0 }));
         }
     }
 
     /// A command took suspiciously long, on a path that answers. Called once per suspicion.
     pub fn slow(&mut self, now: Instant) {
-        self.recent.push_back((now, Kinds { aborted: 0, slow: 1 }));
+        self.recent.push_back((now, ErrorCounts { aborted: 0, slow: 1 }));
     }
 
     /// What there was.
-    pub fn sum(&mut self, now: Instant) -> Kinds {
+    pub fn sum(&mut self, now: Instant) -> ErrorCounts {
         let old = |at: Instant| now.saturating_duration_since(at) > ERROR_WINDOW;
         while self.recent.front().is_some_and(|(at, _)| old(*at)) {
             self.recent.pop_front();
         }
-        self.recent.iter().fold(Kinds::default(), |sum, (_, more)| Kinds {
+        self.recent.iter().fold(ErrorCounts::default(), |sum, (_, more)| ErrorCounts {
             aborted: sum.aborted.saturating_add(more.aborted),
             slow: sum.slow.saturating_add(more.slow),
         })

@@ -15,8 +15,8 @@
 //! | reading, for all channels | else | while it alone has commands, and answers come |
 //!
 //! The thread takes the reading back when no answer has come for a while: the target may be silent,
-//! or the lane; from then on until something is heard it is the thread that listens, so whether a
-//! target is alive is never judged by what a lane has not read. What goes wrong under a lane's
+//! or the lane. From when it has asked the target until something is heard it is the thread that
+//! listens, so whether a target is alive is never judged by what a lane has not read. What goes wrong under a lane's
 //! hands (the connection breaks, the target wants a logout) it leaves to the thread as it is.
 
 use std::fmt;
@@ -209,7 +209,7 @@ impl Driver {
 }
 
 /// The thread has to end this session.
-fn is_ending(up: &Up) -> bool {
+pub(super) fn is_ending(up: &Up) -> bool {
     let flags = up.wire.flags();
     flags.dropped() || flags.logged_out() || up.wire.lingering() > ISCSI_LINGERING_MAX
 }

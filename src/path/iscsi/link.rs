@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::driver::Driver;
+use super::helm::is_ending;
 use super::pulse::{Beat, Pulse};
 use super::shim_sys::{Login, Wire};
 use crate::limits::{
@@ -102,6 +103,8 @@ impl Driver {
             Link::Resting { until } | Link::Leaving { until, .. } => *until,
             Link::Resolving { deadline } => *deadline,
             Link::Greeting(greeting) => greeting.deadline,
+            // What broke under the thread's own hands has to be seen in the next turn.
+            Link::Up(up) if is_ending(up) => now,
             Link::Up(up) => match up.pulse.beat(now) {
                 Beat::Wait(until) => until,
                 Beat::Ask | Beat::Dead => now,
@@ -289,15 +292,17 @@ impl Driver {
             Beat::Ask => {
                 self.take_reading_back();
                 let Link::Up(up) = &mut self.link else { return };
-                if !up.wire.is_held_back() {
+                if up.wire.unsent() == 0 {
                     up.wire.nop();
                     up.wire.service(libc::POLLOUT);
                 }
-                // A target that owes answers for all that it takes at once may take its time: that
-                // is for the lanes to judge. TCP's own probes tell when its host is gone.
-                match up.wire.is_held_back() {
-                    true => up.pulse.put_off(now),
-                    false => up.pulse.asked(now),
+                // Only what has been asked can be answered. libiscsi's NOP-Outs are not for
+                // immediate delivery: none gets through while the target owes answers for all the
+                // commands that it takes at once, and how long those may take is for the lanes to
+                // judge. When its host is gone, or reads no more, TCP itself tells.
+                match up.wire.unsent() {
+                    0 => up.pulse.asked(now),
+                    _ => up.pulse.put_off(now),
                 }
             }
             Beat::Dead => self.lose("the target does not answer a NOP-Out", None, now),
@@ -338,7 +343,7 @@ fn plain(note: &str) -> String {
         }
         // Its reply gets the number of a command whose data waits to be sent, which is an old one.
         note if note.contains("cmdsn < expcmdsn") => {
-            "libiscsi before 1.20 cannot answer a NOP-In of the target while data of a write waits"
+            "libiscsi before 1.20 cannot answer the target's NOP-In while a write's data waits to be sent"
                 .to_owned()
         }
         note => note.to_owned(),
@@ -359,7 +364,9 @@ mod tests {
         assert_eq!(plain(note), "socket error Connection refused(111)");
         assert_eq!(plain(""), "the target closed the connection");
         let number = "iscsi_write_to_socket: outqueue[0]->cmdsn < expcmdsn (0000000a < 0000000c)";
-        assert!(plain(number).starts_with("libiscsi before 1.20 cannot answer a NOP-In"));
+        assert!(
+            plain(number).starts_with("libiscsi before 1.20 cannot answer the target's NOP-In")
+        );
         let refused = plain("Failed to connect to 192.0.2.1: Permission denied(13)");
         assert!(
             refused.ends_with("Permission denied(13); is the port in confinement.allow_ports?")

@@ -23,6 +23,7 @@ pub(super) enum Beat {
 /// command alone may take as long as it likes; its own time limit is the lane's.
 #[derive(Debug)]
 pub(super) struct Pulse {
+    /// When something was heard, or the target could not be asked although nothing was.
     heard: Instant,
     asked: Option<Instant>,
 }

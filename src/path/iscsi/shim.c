@@ -51,10 +51,11 @@ struct mp_end {
 
 struct command {
     struct command *previous, *next; /* all of the session's */
-    struct command *next_ended;
+    struct command *next_ended; /* of those to be taken; then of those that linger */
     struct mp_session *session;
     struct scsi_task *task;
     uint64_t token;
+    uint64_t number; /* commands queued before it; when it lingers, before its end was taken */
     int status, ended, writes, pieces;
     struct scsi_iovec iov[];
 };
@@ -63,6 +64,8 @@ struct mp_session {
     struct iscsi_context *iscsi;
     struct command all; /* the list's head */
     struct command *first_ended, **last_ended;
+    struct command *first_lingering, **last_lingering; /* ended, and something of them may be queued */
+    uint64_t queued;
     uint32_t flags;
     unsigned lingering;
     void *nothing; /* transfer_max zero bytes */
@@ -162,6 +165,7 @@ struct mp_session *mp_open(const struct mp_settings *settings)
         return NULL;
     session->all.previous = session->all.next = &session->all;
     session->last_ended = &session->first_ended;
+    session->last_lingering = &session->first_lingering;
     session->transfer_max = settings->transfer_max;
     session->nothing = mmap(NULL, settings->transfer_max, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                             -1, 0);
@@ -208,7 +212,7 @@ int mp_connect(struct mp_session *session, const char *portal, uint32_t user_tim
     if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) != 0)
         return -1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    /* The second makes probes of silence end the connection as soon as unacknowledged data would. */
+    /* With the first, probes of silence end the connection when one is not acknowledged for so long, too. */
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &second, sizeof second);
@@ -240,16 +244,30 @@ uint32_t mp_unsent(struct mp_session *session)
     return unsent;
 }
 
+/* Something of a command that has ended may be queued: what is queued is sent by CmdSN, so it would be sent next.
+ * What waits for the target's window are commands alone, and may be there for ever. */
+static int may_send(struct mp_session *session)
+{
+    return (iscsi_which_events(session->iscsi) & POLLOUT) != 0;
+}
+
+/* Frees what has lingered and ended before command `number` was queued. When that one was sent, nothing of them
+ * was left. */
+static void release(struct mp_session *session, uint64_t number)
+{
+    for (struct command *first; (first = session->first_lingering) != NULL && first->number <= number;) {
+        session->first_lingering = first->next_ended;
+        if (session->first_lingering == NULL)
+            session->last_lingering = &session->first_lingering;
+        free_command(first);
+        session->lingering--;
+    }
+}
+
 static void sweep(struct mp_session *session)
 {
-    if (session->lingering == 0 || mp_unsent(session) != 0)
-        return;
-    for (struct command *command = session->all.next, *next; command != &session->all; command = next) {
-        next = command->next;
-        if (command->ended == 2)
-            free_command(command);
-    }
-    session->lingering = 0;
+    if (session->lingering > 0 && !may_send(session))
+        release(session, UINT64_MAX);
 }
 
 void mp_service(struct mp_session *session, int revents)
@@ -298,6 +316,7 @@ int mp_command(struct mp_session *session, uint16_t lun, const uint8_t *cdb, uin
     }
     command->session = session;
     command->token = token;
+    command->number = session->queued;
     command->writes = direction == TO_DEVICE;
     command->pieces = pieces;
     if (pieces > 0)
@@ -316,6 +335,7 @@ int mp_command(struct mp_session *session, uint16_t lun, const uint8_t *cdb, uin
         free_command(command);
         return -1;
     }
+    session->queued++;
     return 0;
 }
 
@@ -347,10 +367,16 @@ int mp_take(struct mp_session *session, struct mp_end *end)
         end->sense_len = length < SENSE_MAX ? length : SENSE_MAX;
         memcpy(end->sense, task->datain.data + 2, end->sense_len);
     }
-    if (command->writes && mp_unsent(session) != 0) {
+    /* Where writes never cease to wait, only a later answer tells that what came before is out. */
+    if (command->status != SCSI_STATUS_CANCELLED)
+        release(session, command->number);
+    if (command->writes && may_send(session)) {
         for (int piece = 0; piece < command->pieces; piece++)
             command->iov[piece].iov_base = session->nothing;
-        command->ended = 2;
+        command->number = session->queued;
+        command->next_ended = NULL;
+        *session->last_lingering = command;
+        session->last_lingering = &command->next_ended;
         session->lingering++;
     } else {
         free_command(command);

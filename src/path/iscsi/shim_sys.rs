@@ -217,12 +217,6 @@ impl Wire {
         self.poll_fd().events & libc::POLLOUT != 0
     }
 
-    /// True while what is queued is more than the target takes now: no NOP-Out gets through either,
-    /// since libiscsi's are not for immediate delivery.
-    pub(super) fn is_held_back(&self) -> bool {
-        !self.has_unsent() && self.unsent() > 0
-    }
-
     /// Sends and receives.
     pub(super) fn service(&mut self, revents: i16) {
         call!(self, mp_service, c_int::from(revents));
