@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,6 +34,7 @@ struct State {
     /// Tags of the commands that have come and were not answered.
     held: Mutex<Vec<[u8; 4]>>,
     nops: AtomicUsize,
+    over: AtomicBool,
 }
 
 /// What the target counts.
@@ -91,6 +92,7 @@ impl Puppet {
 
 impl Drop for Puppet {
     fn drop(&mut self) {
+        self.state.over.store(true, Ordering::Relaxed);
         // A connection that is gone without a word would be read for ever.
         if let Some((connection, _)) = &*self.state.connection.lock().unwrap() {
             let _ = connection.shutdown(Shutdown::Both);
@@ -104,15 +106,17 @@ impl Drop for Puppet {
 }
 
 impl State {
-    /// Until the initiator hangs up.
+    /// Until the initiator hangs up, or the test is over.
     fn serve(&self, connection: TcpStream, window: u32, prompt: Option<Duration>) {
         let mut input = connection.try_clone().unwrap();
         let mut connection = Some(connection);
         let mut header = [0; HEADER];
-        while input.read_exact(&mut header).is_ok() {
+        while !self.over.load(Ordering::Relaxed) && input.read_exact(&mut header).is_ok() {
             let length = u32::from_be_bytes([0, header[5], header[6], header[7]]) as usize;
             let mut data = vec![0; length.next_multiple_of(4)];
-            input.read_exact(&mut data).unwrap();
+            if input.read_exact(&mut data).is_err() {
+                return;
+            }
             let tag: [u8; 4] = header[16..20].try_into().unwrap();
             let cmd_sn = u32::from_be_bytes(header[24..28].try_into().unwrap());
             match header[0] & 0x3F {

@@ -99,6 +99,21 @@ fn writes_that_never_cease_to_wait_for_the_socket_are_answered() {
     write_without_pause(&puppet, 4000, 1500, 8192);
 }
 
+#[test]
+fn target_that_reads_no_more_is_given_up() {
+    let puppet = Puppet::prompt(4096, LONG);
+    let mut session = Session::open(&puppet.address(), &settings());
+    session.up();
+    let (buffer, none) = (OwnedBuffer::zeroed(8192), Segments::new());
+    // More than fits into the connection: no NOP-Out does either.
+    for _ in 0..1500 {
+        session.submit(&transfer(0x2A, 0, 8192), buffer.segments(), &none);
+    }
+    let (took, why) = session.down();
+    println!("down after {took:?}: {why}");
+    assert!(took < LONG, "{took:?}");
+}
+
 /// Runs itself as a process in a network of its own, whose loopback can be taken down.
 #[test]
 fn host_that_is_gone_is_noticed_also_while_it_takes_no_more_commands() {

@@ -1,11 +1,11 @@
 //! The built program on iSCSI paths to two arrays that the world uses, over a wire of our own.
 //!
 //! ```text
-//!   tests:   access  faults  killed  late_write  login  announced  neighbours  cost  array_tests  proxy_tests
-//!               |         |         |        |          |        |        |            |
-//!   scene  (a backend on two paths; verified I/O)                |        |            |
-//!   array  (either target, a proxy before each portal) ----------+--------+            |
-//!   tgtd   lio   herald                                              proxy  <----------+
+//!   tests:   access  faults  killed  late_write  login  announced  neighbours  deep  cost  array_tests  proxy_tests
+//!               |         |         |        |          |        |        |                  |
+//!   scene  (a backend on two paths; verified I/O)                |        |                  |
+//!   array  (either target, a proxy before each portal) ----------+--------+                  |
+//!   tgtd   lio   herald                                              proxy  <----------------+
 //!        |
 //!   tests/protocol's front end: the driver, the load, the program, its control socket
 //! ```
@@ -21,6 +21,7 @@ mod announced;
 mod array;
 mod array_tests;
 mod cost;
+mod deep;
 mod faults;
 mod herald;
 mod killed;
