@@ -44,8 +44,6 @@ pub const ISCSI_FLIGHTS_MAX: usize = 2048;
 /// PDUs that wait inside libiscsi, of which nobody can say whether they were sent; from here on
 /// commands wait before it.
 pub const ISCSI_UNSENT_MAX: usize = 32;
-/// Commands that ended before all their data was sent and are kept for it; more end the session.
-pub const ISCSI_LINGERING_MAX: usize = 1024;
 /// Transport events that an iSCSI path keeps for the manager; older ones are dropped.
 pub const ISCSI_EVENTS_MAX: usize = 64;
 /// Nothing was heard from the target for so long: it is asked with a NOP-Out...

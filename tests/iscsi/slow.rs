@@ -66,8 +66,8 @@ fn slow_target_that_takes_just_the_commands_there_are_stays() {
     assert!(puppet.nops() <= 1, "{}", puppet.nops());
 }
 
-/// Keeps `depth` writes under way until `commands` were answered: far more than libiscsi may keep of
-/// writes that have ended.
+/// Keeps `depth` writes under way until `commands` were answered. Those that have ended must not be
+/// kept for longer than something of them may be sent: the path's thread sees to that itself.
 fn write_without_pause(puppet: &Puppet, commands: usize, depth: usize, bytes: usize) {
     let mut session = Session::open(&puppet.address(), &settings());
     session.up();

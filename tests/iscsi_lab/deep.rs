@@ -23,6 +23,6 @@ fn lio_that_always_has_more_than_it_takes_loses_no_session() {
     drop(device);
     println!("{} reads, {} writes", report.reads, report.writes);
     report.assert_clean();
-    assert!(report.writes > 1500, "too few to tell: {report:?}");
+    assert!(report.writes > 500, "too few to tell: {report:?}");
     assert_eq!(array.proxies[0].accepted(), logins, "a new login");
 }

@@ -55,6 +55,11 @@ impl Flights {
         self.iter().any(|job| (job.channel, job.attempt) == (channel, attempt))
     }
 
+    /// How many were under way at once, at most, on this session.
+    pub(super) fn most(&self) -> usize {
+        self.slots.len()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }

@@ -24,9 +24,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Instant;
 
 use super::driver::Driver;
+use super::flights::Flights;
 use super::link::{Link, Up};
 use super::mailbox::{ChannelId, Job};
-use crate::limits::{ISCSI_CROWDED, ISCSI_LINGERING_MAX};
+use crate::limits::ISCSI_CROWDED;
 use crate::path::Ended;
 
 /// The driver, for whoever is at it. Empty when the thread has ended.
@@ -77,7 +78,7 @@ impl Driver {
         ends: &mut Vec<Ended>,
     ) -> Option<bool> {
         let Link::Up(up) = &self.link else { return None };
-        if self.stopping || is_ending(up) || !self.channels.contains_key(&channel) {
+        if self.stopping || is_ending(up, &self.flights) || !self.channels.contains_key(&channel) {
             return None;
         }
         self.accept(batch.drain(..));
@@ -108,7 +109,7 @@ impl Driver {
     /// `channel` reads.
     fn leave_helm(&mut self, channel: ChannelId, ends: &mut Vec<Ended>) -> bool {
         if let Link::Up(up) = &self.link
-            && is_ending(up)
+            && is_ending(up, &self.flights)
         {
             // The thread says why first; then the ends go out, see `lose`.
             self.take_reading_back();
@@ -209,7 +210,13 @@ impl Driver {
 }
 
 /// The thread has to end this session.
-pub(super) fn is_ending(up: &Up) -> bool {
+pub(super) fn is_ending(up: &Up, flights: &Flights) -> bool {
     let flags = up.wire.flags();
-    flags.dropped() || flags.logged_out() || up.wire.lingering() > ISCSI_LINGERING_MAX
+    flags.dropped() || flags.logged_out() || keeps_too_much(up, flights)
+}
+
+/// Writes that have ended are kept without a bound. They were all under way when the first of them
+/// ended, so this is never true unless libiscsi sends in another order than by CmdSN.
+pub(super) fn keeps_too_much(up: &Up, flights: &Flights) -> bool {
+    up.wire.lingering() > flights.most()
 }

@@ -15,12 +15,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::driver::Driver;
-use super::helm::is_ending;
+use super::helm::{is_ending, keeps_too_much};
 use super::pulse::{Beat, Pulse};
 use super::shim_sys::{Login, Wire};
-use crate::limits::{
-    ISCSI_LINGERING_MAX, ISCSI_LOGIN_TIMEOUT, ISCSI_LOGOUT_GRACE, ISCSI_REDIRECTS_MAX,
-};
+use crate::limits::{ISCSI_LOGIN_TIMEOUT, ISCSI_LOGOUT_GRACE, ISCSI_REDIRECTS_MAX};
 use crate::path::TransportEvent;
 use crate::path::address::Secret;
 
@@ -104,7 +102,7 @@ impl Driver {
             Link::Resolving { deadline } => *deadline,
             Link::Greeting(greeting) => greeting.deadline,
             // What broke under the thread's own hands has to be seen in the next turn.
-            Link::Up(up) if is_ending(up) => now,
+            Link::Up(up) if is_ending(up, &self.flights) => now,
             Link::Up(up) => match up.pulse.beat(now) {
                 Beat::Wait(until) => until,
                 Beat::Ask | Beat::Dead => now,
@@ -283,9 +281,8 @@ impl Driver {
             };
             return self.lose(&why, None, now);
         }
-        if up.wire.lingering() > ISCSI_LINGERING_MAX {
-            let why = "the target answers writes before it has their data";
-            return self.lose(why, None, now);
+        if keeps_too_much(up, &self.flights) {
+            return self.lose("libiscsi never ceases to keep writes that have ended", None, now);
         }
         match up.pulse.beat(now) {
             Beat::Wait(_) => {}

@@ -367,7 +367,7 @@ int mp_take(struct mp_session *session, struct mp_end *end)
         end->sense_len = length < SENSE_MAX ? length : SENSE_MAX;
         memcpy(end->sense, task->datain.data + 2, end->sense_len);
     }
-    /* Where writes never cease to wait, only a later answer tells that what came before is out. */
+    /* Where data never ceases to wait, only a later answer tells that what came before it is out. */
     if (command->status != SCSI_STATUS_CANCELLED)
         release(session, command->number);
     if (command->writes && may_send(session)) {
@@ -384,7 +384,8 @@ int mp_take(struct mp_session *session, struct mp_end *end)
     return 1;
 }
 
-/* Commands that have ended and are kept because of what is queued of them. */
+/* Commands that have ended and are kept because of what may be queued of them: no more than were under way at
+ * once, since nothing that was queued after the end of the first of them has been answered. */
 uint32_t mp_lingering(struct mp_session *session) { return session->lingering; }
 
 /* Resets the connection. The caller's memory is not touched from here on, and the session is gone. */

@@ -247,7 +247,7 @@ impl Wire {
         call!(self, mp_unsent) as usize
     }
 
-    /// Commands that have ended before all their data was sent.
+    /// Writes that have ended while data waited to be sent, maybe theirs.
     pub(super) fn lingering(&self) -> usize {
         call!(self, mp_lingering) as usize
     }
