@@ -14,12 +14,22 @@ const HEADER: usize = 48;
 const NOP_OUT: u8 = 0x00;
 const COMMAND: u8 = 0x01;
 const LOGIN: u8 = 0x03;
+const DATA_OUT: u8 = 0x05;
 const NOP_IN: u8 = 0x20;
 const RESPONSE: u8 = 0x21;
 const LOGIN_RESPONSE: u8 = 0x23;
+const R2T: u8 = 0x31;
 /// The highest bit of the second byte.
 const FINAL: u8 = 0x80;
 const NO_TAG: [u8; 4] = [0xFF; 4];
+
+/// What is done with a command.
+#[derive(Clone, Copy)]
+enum Manner {
+    Hold,
+    Answer(Duration),
+    AskAndAnswer,
+}
 
 /// A target for one session.
 pub struct Puppet {
@@ -48,22 +58,27 @@ struct Numbers {
 impl Puppet {
     /// One that takes `window` commands at a time, and holds them until [`Puppet::answer_all`].
     pub fn start(window: u32) -> Self {
-        Puppet::with(window, None)
+        Puppet::with(window, Manner::Hold)
     }
 
     /// One that answers each command when it has slept for `delay`, and then reads the next.
     pub fn prompt(window: u32, delay: Duration) -> Self {
-        Puppet::with(window, Some(delay))
+        Puppet::with(window, Manner::Answer(delay))
     }
 
-    fn with(window: u32, prompt: Option<Duration>) -> Self {
+    /// One that asks for data of each command and answers it in the same breath.
+    pub fn hasty(window: u32) -> Self {
+        Puppet::with(window, Manner::AskAndAnswer)
+    }
+
+    fn with(window: u32, manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::<State>::default();
         let inside = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
             let (connection, _) = listener.accept().unwrap();
-            inside.serve(connection, window, prompt);
+            inside.serve(connection, window, manner);
         });
         Puppet { port, state, thread: Some(thread) }
     }
@@ -107,7 +122,7 @@ impl Drop for Puppet {
 
 impl State {
     /// Until the initiator hangs up, or the test is over.
-    fn serve(&self, connection: TcpStream, window: u32, prompt: Option<Duration>) {
+    fn serve(&self, connection: TcpStream, window: u32, manner: Manner) {
         let mut input = connection.try_clone().unwrap();
         let mut connection = Some(connection);
         let mut header = [0; HEADER];
@@ -138,14 +153,19 @@ impl State {
                 }
                 COMMAND => {
                     self.took(cmd_sn);
-                    match prompt {
-                        None => self.held.lock().unwrap().push(tag),
-                        Some(delay) => {
+                    match manner {
+                        Manner::Hold => self.held.lock().unwrap().push(tag),
+                        Manner::Answer(delay) => {
                             std::thread::sleep(delay);
+                            self.send(RESPONSE, &tag, 1);
+                        }
+                        Manner::AskAndAnswer => {
+                            self.ask(&tag);
                             self.send(RESPONSE, &tag, 1);
                         }
                     }
                 }
+                DATA_OUT => {}
                 // A logout: the initiator hangs up where none is answered.
                 _ => return,
             }
@@ -179,6 +199,20 @@ impl State {
                 answer[20..24].copy_from_slice(&NO_TAG);
             }
             answer
+        });
+    }
+
+    /// All the data that was not sent with the command (RFC 7143 11.8).
+    fn ask(&self, tag: &[u8]) {
+        self.write(|numbers| {
+            let mut ask = numbers.header(R2T, tag);
+            // It does not count.
+            numbers.stat_sn -= 1;
+            ask[1] = FINAL;
+            ask[20..24].copy_from_slice(&1_u32.to_be_bytes());
+            ask[40..44].copy_from_slice(&8192_u32.to_be_bytes());
+            ask[44..48].copy_from_slice(&(65536_u32 - 8192).to_be_bytes());
+            ask
         });
     }
 

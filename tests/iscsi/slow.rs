@@ -11,10 +11,11 @@ use vhost_user_scsi_mpath::scsi::Status;
 
 use crate::puppet::Puppet;
 use crate::session::{Session, settings, transfer};
-use crate::target::is_root;
 
 /// Longer than a silent target is given.
 const LONG: Duration = Duration::from_secs(4);
+/// TCP takes 3 s to give up, on a machine that has time.
+const GONE: Duration = Duration::from_secs(6);
 
 /// Sends `commands` TEST UNIT READYs, of which `taken` reach the target, and has all answered late.
 fn all_are_answered_late(puppet: &Puppet, commands: usize, taken: usize) {
@@ -56,7 +57,7 @@ fn slow_target_is_asked_and_stays() {
 fn slow_target_that_takes_no_more_commands_stays() {
     let puppet = Puppet::start(8);
     all_are_answered_late(&puppet, 20, 8);
-    assert_eq!(puppet.nops(), 0);
+    assert!(puppet.nops() <= 1, "{}", puppet.nops());
 }
 
 #[test]
@@ -69,9 +70,10 @@ fn slow_target_that_takes_just_the_commands_there_are_stays() {
 /// Keeps `depth` writes under way until `commands` were answered. Those that have ended must not be
 /// kept for longer than something of them may be sent: the path's thread sees to that itself.
 fn write_without_pause(puppet: &Puppet, commands: usize, depth: usize, bytes: usize) {
+    // Before the session, which it is lent to.
+    let (buffer, none) = (OwnedBuffer::zeroed(bytes), Segments::new());
     let mut session = Session::open(&puppet.address(), &settings());
     session.up();
-    let (buffer, none) = (OwnedBuffer::zeroed(bytes), Segments::new());
     let (mut sent, mut done, begin) = (0, 0, Instant::now());
     while done < commands {
         while sent < commands && sent - done < depth {
@@ -100,18 +102,34 @@ fn writes_that_never_cease_to_wait_for_the_socket_are_answered() {
 }
 
 #[test]
-fn target_that_reads_no_more_is_given_up() {
-    let puppet = Puppet::prompt(4096, LONG);
+fn writes_that_are_answered_before_their_data_is_there_end_once() {
+    write_without_pause(&Puppet::hasty(64), 2000, 32, 65536);
+}
+
+#[test]
+fn request_for_data_of_a_command_without_any_is_no_ones_end_but_the_sessions() {
+    let puppet = Puppet::hasty(64);
     let mut session = Session::open(&puppet.address(), &settings());
     session.up();
+    for _ in 0..20 {
+        session.submit(&[0; 6], &Segments::new(), &Segments::new());
+    }
+    assert_eq!(session.ends(20).len(), 20);
+}
+
+#[test]
+fn target_that_reads_no_more_is_given_up() {
+    let puppet = Puppet::prompt(4096, LONG);
     let (buffer, none) = (OwnedBuffer::zeroed(8192), Segments::new());
+    let mut session = Session::open(&puppet.address(), &settings());
+    session.up();
     // More than fits into the connection: no NOP-Out does either.
     for _ in 0..1500 {
         session.submit(&transfer(0x2A, 0, 8192), buffer.segments(), &none);
     }
     let (took, why) = session.down();
     println!("down after {took:?}: {why}");
-    assert!(took < LONG, "{took:?}");
+    assert!(took < GONE, "{took:?}");
 }
 
 /// Runs itself as a process in a network of its own, whose loopback can be taken down.
@@ -122,8 +140,9 @@ fn host_that_is_gone_is_noticed_also_while_it_takes_no_more_commands() {
     if std::env::var_os(INSIDE).is_some() {
         return host_is_gone();
     }
-    if !is_root() || Command::new("ip").arg("-V").output().is_err() {
-        return println!("skipped: it wants root, and ip (Debian package iproute2)");
+    let network = Command::new("unshare").args(["--net", "--", "ip", "link"]).output();
+    if !network.is_ok_and(|output| output.status.success()) {
+        return println!("skipped: it wants to make a network, and ip (Debian package iproute2)");
     }
     let output = Command::new("unshare")
         .args(["--net", "--"])
@@ -150,7 +169,7 @@ fn host_is_gone() {
     loopback("down");
     let (took, why) = session.down();
     println!("down after {took:?}: {why}");
-    assert!(took < LONG, "{took:?}");
+    assert!(took < GONE, "{took:?}");
     assert_eq!(session.ends(20).len(), 20);
 }
 

@@ -149,8 +149,7 @@ fn spawn(control: &str, port: u16) -> Child {
         .unwrap()
 }
 
-/// Who starts a target, or a network of its own, has to be.
-pub fn is_root() -> bool {
+fn is_root() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     status.lines().any(|line| line.starts_with("Uid:\t0\t"))
 }

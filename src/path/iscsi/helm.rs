@@ -94,6 +94,10 @@ impl Driver {
         if !matches!(self.reader, Reader::Lane(reader, _) if reader == channel) {
             return false;
         }
+        if is_ending(up, &self.flights) {
+            // Why is noted already.
+            return self.leave_helm(channel, ends);
+        }
         up.wire.service(libc::POLLIN);
         if self.take_ends()
             && let Link::Up(up) = &mut self.link
@@ -215,7 +219,7 @@ pub(super) fn is_ending(up: &Up, flights: &Flights) -> bool {
     flags.dropped() || flags.logged_out() || keeps_too_much(up, flights)
 }
 
-/// Writes that have ended are kept without a bound. They were all under way when the first of them
+/// Commands that have ended are kept without a bound. They were all under way when the first of them
 /// ended, so this is never true unless libiscsi sends in another order than by CmdSN.
 pub(super) fn keeps_too_much(up: &Up, flights: &Flights) -> bool {
     up.wire.lingering() > flights.most()

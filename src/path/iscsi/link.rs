@@ -282,7 +282,7 @@ impl Driver {
             return self.lose(&why, None, now);
         }
         if keeps_too_much(up, &self.flights) {
-            return self.lose("libiscsi never ceases to keep writes that have ended", None, now);
+            return self.lose("libiscsi never ceases to keep commands that have ended", None, now);
         }
         match up.pulse.beat(now) {
             Beat::Wait(_) => {}

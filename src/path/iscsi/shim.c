@@ -56,7 +56,7 @@ struct command {
     struct scsi_task *task;
     uint64_t token;
     uint64_t number; /* commands queued before it; when it lingers, before its end was taken */
-    int status, ended, writes, pieces;
+    int status, ended, pieces;
     struct scsi_iovec iov[];
 };
 
@@ -244,15 +244,8 @@ uint32_t mp_unsent(struct mp_session *session)
     return unsent;
 }
 
-/* Something of a command that has ended may be queued: what is queued is sent by CmdSN, so it would be sent next.
- * What waits for the target's window are commands alone, and may be there for ever. */
-static int may_send(struct mp_session *session)
-{
-    return (iscsi_which_events(session->iscsi) & POLLOUT) != 0;
-}
-
-/* Frees what has lingered and ended before command `number` was queued. When that one was sent, nothing of them
- * was left. */
+/* Frees what has lingered and ended before command `number` was queued. What is queued is sent by CmdSN: when that
+ * command was sent, nothing of theirs was left. */
 static void release(struct mp_session *session, uint64_t number)
 {
     for (struct command *first; (first = session->first_lingering) != NULL && first->number <= number;) {
@@ -266,7 +259,7 @@ static void release(struct mp_session *session, uint64_t number)
 
 static void sweep(struct mp_session *session)
 {
-    if (session->lingering > 0 && !may_send(session))
+    if (session->lingering > 0 && mp_unsent(session) == 0)
         release(session, UINT64_MAX);
 }
 
@@ -317,7 +310,6 @@ int mp_command(struct mp_session *session, uint16_t lun, const uint8_t *cdb, uin
     command->session = session;
     command->token = token;
     command->number = session->queued;
-    command->writes = direction == TO_DEVICE;
     command->pieces = pieces;
     if (pieces > 0)
         memcpy(command->iov, iov, pieces * sizeof command->iov[0]);
@@ -367,10 +359,12 @@ int mp_take(struct mp_session *session, struct mp_end *end)
         end->sense_len = length < SENSE_MAX ? length : SENSE_MAX;
         memcpy(end->sense, task->datain.data + 2, end->sense_len);
     }
-    /* Where data never ceases to wait, only a later answer tells that what came before it is out. */
-    if (command->status != SCSI_STATUS_CANCELLED)
+    /* Where something always waits to be sent, only a later answer tells that what came before it is out. Other
+     * numbers are libiscsi's own, of what the target may never have seen. */
+    if (command->status >= 0 && command->status <= 0xff)
         release(session, command->number);
-    if (command->writes && may_send(session)) {
+    /* Of reads too: the target may have asked for data that there are not. */
+    if (mp_unsent(session) != 0) {
         for (int piece = 0; piece < command->pieces; piece++)
             command->iov[piece].iov_base = session->nothing;
         command->number = session->queued;

@@ -247,7 +247,7 @@ impl Wire {
         call!(self, mp_unsent) as usize
     }
 
-    /// Writes that have ended while data waited to be sent, maybe theirs.
+    /// Commands that have ended while something waited to be sent, maybe of theirs.
     pub(super) fn lingering(&self) -> usize {
         call!(self, mp_lingering) as usize
     }
