@@ -106,8 +106,21 @@ fn writes_that_are_answered_before_their_data_is_there_end_once() {
     write_without_pause(&Puppet::hasty(64), 2000, 32, 65536);
 }
 
+/// Runs itself under valgrind, which sees when libiscsi reads what was freed.
 #[test]
 fn request_for_data_of_a_command_without_any_is_no_ones_end_but_the_sessions() {
+    const NAME: &str =
+        "slow::request_for_data_of_a_command_without_any_is_no_ones_end_but_the_sessions";
+    if is_inside() {
+        return data_is_asked_for_in_vain();
+    }
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        return println!("skipped: valgrind is not installed");
+    }
+    run_inside(&["valgrind", "-q", "--fair-sched=yes", "--error-exitcode=9"], NAME);
+}
+
+fn data_is_asked_for_in_vain() {
     let puppet = Puppet::hasty(64);
     let mut session = Session::open(&puppet.address(), &settings());
     session.up();
@@ -136,23 +149,14 @@ fn target_that_reads_no_more_is_given_up() {
 #[test]
 fn host_that_is_gone_is_noticed_also_while_it_takes_no_more_commands() {
     const NAME: &str = "slow::host_that_is_gone_is_noticed_also_while_it_takes_no_more_commands";
-    const INSIDE: &str = "IN_A_NETWORK_OF_ITS_OWN";
-    if std::env::var_os(INSIDE).is_some() {
+    if is_inside() {
         return host_is_gone();
     }
     let network = Command::new("unshare").args(["--net", "--", "ip", "link"]).output();
     if !network.is_ok_and(|output| output.status.success()) {
         return println!("skipped: it wants to make a network, and ip (Debian package iproute2)");
     }
-    let output = Command::new("unshare")
-        .args(["--net", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", NAME, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    println!("{}", String::from_utf8_lossy(&output.stdout));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    run_inside(&["unshare", "--net", "--"], NAME);
 }
 
 fn host_is_gone() {
@@ -171,6 +175,26 @@ fn host_is_gone() {
     println!("down after {took:?}: {why}");
     assert!(took < GONE, "{took:?}");
     assert_eq!(session.ends(20).len(), 20);
+}
+
+/// Tells the process that [`run_inside`] has started.
+const INSIDE: &str = "INSIDE_OF_ANOTHER_TEST";
+
+fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// Runs the test `name` as a process of its own, started by `tool`, and holds it to its success.
+fn run_inside(tool: &[&str], name: &str) {
+    let output = Command::new(tool[0])
+        .args(&tool[1..])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn loopback(state: &str) {
